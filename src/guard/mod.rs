@@ -1,0 +1,1 @@
+//! What a downstream service puts before its routes to read a token.

@@ -1,0 +1,3 @@
+//! The `stagedoor` binary: arguments → one call → exit code.
+
+fn main() {}
