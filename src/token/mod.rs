@@ -1,11 +1,30 @@
 //! What a token is: identifiers, claims, keys and the one verifier. No I/O, no framework.
 
+pub mod alg;
 pub mod claims;
 pub mod clock;
 pub mod entropy;
 pub mod ids;
+pub mod invalid;
+pub mod json;
+pub mod jws;
+pub mod key_set;
+pub mod keys;
+pub mod revocation;
+mod seen;
+pub mod signer;
+pub mod verified;
+pub mod verifier;
 
+pub use alg::Alg;
 pub use claims::{Act, ActorClaims, Assurance};
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use entropy::{Entropy, SystemEntropy};
 pub use ids::{Audience, ClientId, GrantId, InvalidId, Issuer, Jti, Kid, RequestId, Scope, Sub};
+pub use invalid::Invalid;
+pub use key_set::KeySet;
+pub use keys::VerifyingKey;
+pub use revocation::{RevocationList, Revocations, Standing};
+pub use signer::{LocalSigner, SignedJws, Signer, encode_jws};
+pub use verified::Verified;
+pub use verifier::{Accepted, AudienceRule, Expect, Role, TrustedIssuer, Verifier};

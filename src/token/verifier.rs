@@ -1,0 +1,510 @@
+//! The one verifier: trusted issuers, their keys, and every rule a token must keep.
+//!
+//! Strict by itself; `jsonwebtoken`'s own validation is not used, since it skips what is missing or
+//! wrongly typed and reads the machine's clock (house.md §5).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value};
+
+use super::alg::Alg;
+use super::clock::{Clock, SystemClock};
+use super::ids::{Audience, Issuer};
+use super::invalid::Invalid;
+use super::jws::{MAX_TOKEN_BYTES, UnverifiedJws};
+use super::key_set::KeySet;
+use super::revocation::{Revocations, Standing};
+use super::seen::Seen;
+use super::signer::sha256;
+use super::verified::{Verified, text};
+
+/// How far `iat` and `nbf` may lie ahead: synchronised machines differ by less, and a fresh token must not
+/// be refused for it. `exp` gets no leeway: when a permission ends is a promise, and a verifier whose
+/// clock runs ahead only ends it sooner.
+pub const CLOCK_LEEWAY_SECONDS: i64 = 5;
+
+/// How many accepted tokens are remembered unless told otherwise: about 4 MiB.
+pub const DEFAULT_SEEN: usize = 2048;
+
+/// What an issuer is to this verifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// This product's issuer: every token of it must carry `act`.
+    Stagedoor,
+    /// This product's issuer in profile `clerk` (contract.md §6): as above, without `aud`.
+    Clerk,
+    /// The company's own issuer: ordinary tokens of users. One that carries `act` is an impersonation too.
+    Home,
+}
+
+/// Which audiences make a token one for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AudienceRule {
+    /// `aud` names at least one of these.
+    AnyOf(Vec<Audience>),
+    /// `aud` must be there, whatever it names: for an issuer that judges its own tokens and
+    /// compares the audience for each caller ([`Expect::audiences`]).
+    Any,
+    /// There must be no `aud` (profile `clerk`).
+    Absent,
+}
+
+/// An issuer whose tokens are accepted, and on which conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedIssuer {
+    iss: Issuer,
+    role: Role,
+    typ: Vec<String>,
+    algs: Vec<Alg>,
+    audience: AudienceRule,
+    clients: Vec<String>,
+}
+
+impl TrustedIssuer {
+    /// A Stagedoor service: `typ` is `at+jwt`, the algorithms are those it signs with.
+    #[must_use]
+    pub fn stagedoor(iss: Issuer) -> Self {
+        Self::new(iss, Role::Stagedoor, &["at+jwt"], &Alg::SIGNING, AudienceRule::AnyOf(Vec::new()))
+    }
+
+    /// One client's issuer in profile `clerk`: `typ` is `JWT`, RS256 only, no `aud`.
+    #[must_use]
+    pub fn clerk(iss: Issuer) -> Self {
+        Self::new(iss, Role::Clerk, &["JWT"], &[Alg::Rs256], AudienceRule::Absent)
+    }
+
+    /// The company's own issuer: `typ` is `at+jwt` or `JWT`, every algorithm of [`Alg::ALL`].
+    #[must_use]
+    pub fn home(iss: Issuer) -> Self {
+        Self::new(iss, Role::Home, &["at+jwt", "JWT"], &Alg::ALL, AudienceRule::AnyOf(Vec::new()))
+    }
+
+    fn new(iss: Issuer, role: Role, typ: &[&str], algs: &[Alg], audience: AudienceRule) -> Self {
+        let typ = typ.iter().map(|typ| canonical_typ(typ)).collect();
+        Self { iss, role, typ, algs: algs.to_vec(), audience, clients: Vec::new() }
+    }
+
+    /// Adds an audience that is ours.
+    #[must_use]
+    pub fn audience(mut self, audience: Audience) -> Self {
+        match &mut self.audience {
+            AudienceRule::AnyOf(audiences) => audiences.push(audience),
+            rule => *rule = AudienceRule::AnyOf(vec![audience]),
+        }
+        self
+    }
+
+    /// Sets the whole rule on audiences.
+    #[must_use]
+    pub fn audience_rule(mut self, rule: AudienceRule) -> Self {
+        self.audience = rule;
+        self
+    }
+
+    /// Replaces the accepted `typ`s, compared without case and with or without `application/`. An empty
+    /// text stands for a token without `typ`.
+    #[must_use]
+    pub fn typ(mut self, typ: &[&str]) -> Self {
+        self.typ = typ.iter().map(|typ| canonical_typ(typ)).collect();
+        self
+    }
+
+    /// Replaces the accepted algorithms.
+    #[must_use]
+    pub fn algs(mut self, algs: &[Alg]) -> Self {
+        self.algs = algs.to_vec();
+        self
+    }
+
+    /// Accepts only tokens whose `client_id` and `azp`, as far as there, are among these; none given means any.
+    #[must_use]
+    pub fn clients(mut self, clients: &[&str]) -> Self {
+        self.clients = clients.iter().map(|&client| client.to_owned()).collect();
+        self
+    }
+
+    /// The issuer's identifier.
+    #[must_use]
+    pub fn iss(&self) -> &Issuer {
+        &self.iss
+    }
+
+    /// What it is to this verifier.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    fn accepts_client(&self, claims: &Map<String, Value>) -> Result<bool, Invalid> {
+        let named = [text(claims, "client_id")?, text(claims, "azp")?];
+        let mut named = named.into_iter().flatten().peekable();
+        Ok(self.clients.is_empty()
+            || (named.peek().is_some() && named.all(|client| self.clients.iter().any(|c| c == client))))
+    }
+}
+
+/// BP-6: media types are compared without case, and `application/` is implied.
+fn canonical_typ(typ: &str) -> String {
+    let lower = typ.to_ascii_lowercase();
+    match lower.strip_prefix("application/") {
+        Some(rest) if !rest.contains('/') => rest.to_owned(),
+        _ => lower,
+    }
+}
+
+/// What one caller demands beyond the issuers' rules.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expect<'a> {
+    /// These audiences instead of the issuer's own rule; `aud` must name at least one. A token of
+    /// profile `clerk`, which has no `aud`, fails it.
+    pub audiences: Option<&'a [Audience]>,
+}
+
+/// An accepted token.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// What it says.
+    pub token: Arc<Verified>,
+    /// Its revocations are known too little ([`Standing::Stale`]): the caller must refuse, unless it
+    /// decided to live without them.
+    pub stale: bool,
+}
+
+/// Why a verifier could not be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifierError {
+    /// Two entries for one issuer: our own must not also be configured as a foreign one.
+    #[error("the issuer {0} is configured twice")]
+    DuplicateIssuer(Issuer),
+    /// Tokens for anybody would be accepted.
+    #[error("the issuer {0} has no audience: name the ones that are yours")]
+    NoAudience(Issuer),
+    /// No issuer at all.
+    #[error("no trusted issuer is configured")]
+    NoIssuer,
+}
+
+/// Called with the issuer and the name of a key that is not there; must not block.
+pub type KeyWanted = Box<dyn Fn(&Issuer, &str) + Send + Sync>;
+
+struct Entry {
+    issuer: Arc<TrustedIssuer>,
+    /// None until keys were set for the first time.
+    keys: Option<Arc<KeySet>>,
+}
+
+impl Clone for Entry {
+    fn clone(&self) -> Self {
+        Self { issuer: Arc::clone(&self.issuer), keys: self.keys.clone() }
+    }
+}
+
+/// Issuers and keys at one moment; a change makes a new one with the next number.
+#[derive(Clone, Default)]
+struct Trust {
+    generation: u64,
+    issuers: HashMap<String, Entry>,
+}
+
+/// Verifies tokens of the issuers it trusts. Cheap to share (`Arc`); keys can be replaced while in use.
+///
+/// ```
+/// use stagedoor::token::{KeySet, TrustedIssuer, Verifier};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let issuer: stagedoor::token::Issuer = "https://stagedoor.example".parse()?;
+/// let verifier = Verifier::builder()
+///     .issuer(TrustedIssuer::stagedoor(issuer.clone()).audience("https://api.example.com".parse()?))
+///     .build()?;
+/// verifier.set_keys(&issuer, KeySet::from_jwks_json(br#"{"keys":[]}"#)?);
+/// assert_eq!(verifier.verify("nonsense").unwrap_err().reason(), "not_compact");
+/// # Ok(()) }
+/// ```
+pub struct Verifier {
+    trust: ArcSwap<Trust>,
+    clock: Arc<dyn Clock>,
+    revocations: Option<Arc<dyn Revocations>>,
+    seen: Seen,
+    max_token_bytes: usize,
+    key_wanted: OnceLock<KeyWanted>,
+}
+
+/// Builds a [`Verifier`].
+pub struct VerifierBuilder {
+    issuers: Vec<(TrustedIssuer, Option<KeySet>)>,
+    clock: Arc<dyn Clock>,
+    revocations: Option<Arc<dyn Revocations>>,
+    seen: usize,
+    max_token_bytes: usize,
+}
+
+impl VerifierBuilder {
+    /// Trusts an issuer whose keys are set later ([`Verifier::set_keys`]).
+    #[must_use]
+    pub fn issuer(mut self, issuer: TrustedIssuer) -> Self {
+        self.issuers.push((issuer, None));
+        self
+    }
+
+    /// Trusts an issuer whose keys are at hand.
+    #[must_use]
+    pub fn issuer_with_keys(mut self, issuer: TrustedIssuer, keys: KeySet) -> Self {
+        self.issuers.push((issuer, Some(keys)));
+        self
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where revocations are looked up for tokens of our own issuers.
+    #[must_use]
+    pub fn revocations(mut self, revocations: Arc<dyn Revocations>) -> Self {
+        self.revocations = Some(revocations);
+        self
+    }
+
+    /// How many accepted tokens are remembered ([`DEFAULT_SEEN`]); 0 remembers none.
+    #[must_use]
+    pub fn remember(mut self, tokens: usize) -> Self {
+        self.seen = tokens;
+        self
+    }
+
+    /// The longest token that is looked at ([`MAX_TOKEN_BYTES`]).
+    #[must_use]
+    pub fn max_token_bytes(mut self, bytes: usize) -> Self {
+        self.max_token_bytes = bytes;
+        self
+    }
+
+    /// The verifier, if its configuration makes sense.
+    pub fn build(self) -> Result<Verifier, VerifierError> {
+        let mut trust = Trust::default();
+        if self.issuers.is_empty() {
+            return Err(VerifierError::NoIssuer);
+        }
+        for (issuer, keys) in self.issuers {
+            let iss = issuer.iss.clone();
+            let entry = Entry { issuer: Arc::new(checked(issuer)?), keys: keys.map(Arc::new) };
+            if trust.issuers.insert(iss.as_str().to_owned(), entry).is_some() {
+                return Err(VerifierError::DuplicateIssuer(iss));
+            }
+        }
+        Ok(Verifier {
+            trust: ArcSwap::from_pointee(trust),
+            clock: self.clock,
+            revocations: self.revocations,
+            seen: Seen::new(self.seen),
+            max_token_bytes: self.max_token_bytes,
+            key_wanted: OnceLock::new(),
+        })
+    }
+}
+
+fn checked(issuer: TrustedIssuer) -> Result<TrustedIssuer, VerifierError> {
+    if issuer.audience == AudienceRule::AnyOf(Vec::new()) {
+        return Err(VerifierError::NoAudience(issuer.iss));
+    }
+    Ok(issuer)
+}
+
+impl Verifier {
+    /// Starts building one.
+    #[must_use]
+    pub fn builder() -> VerifierBuilder {
+        VerifierBuilder {
+            issuers: Vec::new(),
+            clock: Arc::new(SystemClock::default()),
+            revocations: None,
+            seen: DEFAULT_SEEN,
+            max_token_bytes: MAX_TOKEN_BYTES,
+        }
+    }
+
+    /// Verifies a token by its issuer's rules. Knowledge of revocations that is too old refuses.
+    pub fn verify(&self, token: &str) -> Result<Arc<Verified>, Invalid> {
+        let accepted = self.verify_with(token, Expect::default())?;
+        if accepted.stale { Err(Invalid::RevocationsStale) } else { Ok(accepted.token) }
+    }
+
+    /// Verifies a token by its issuer's rules and a caller's demands. The caller must look at
+    /// [`Accepted::stale`].
+    pub fn verify_with(&self, token: &str, expect: Expect<'_>) -> Result<Accepted, Invalid> {
+        if token.len() > self.max_token_bytes {
+            return Err(Invalid::TooLong);
+        }
+        let trust = self.trust.load();
+        let hash = sha256(token.as_bytes());
+        let remembered = self.seen.get(&hash, trust.generation);
+        let known = remembered.is_some();
+        let verified = match remembered {
+            Some(verified) => verified,
+            None => Arc::new(self.verify_cold(token, &trust)?),
+        };
+        // Everything that depends on the time, the caller or revocations is asked every time.
+        let now = self.clock.now();
+        check_times(&verified, now)?;
+        let rule = trust.issuers.get(verified.iss.as_str()).ok_or(Invalid::Issuer)?;
+        check_audience(&verified, &rule.issuer.audience, expect.audiences)?;
+        let standing = self.standing(&verified, now);
+        if standing == Standing::Revoked {
+            return Err(Invalid::Revoked);
+        }
+        if !known {
+            self.seen.insert(hash, trust.generation, Arc::clone(&verified));
+        }
+        Ok(Accepted { token: verified, stale: standing == Standing::Stale })
+    }
+
+    fn verify_cold(&self, token: &str, trust: &Trust) -> Result<Verified, Invalid> {
+        let jws = UnverifiedJws::parse(token, self.max_token_bytes)?;
+        let claims = jws.unverified_claims()?;
+        // The issuer is believed only as far as to choose whose key must have signed this.
+        let iss = text(&claims, "iss")?.ok_or(Invalid::ClaimMissing("iss"))?;
+        let Entry { issuer, keys } = trust.issuers.get(iss).ok_or(Invalid::Issuer)?;
+        let header = jws.unverified_header();
+        if !issuer.typ.contains(&canonical_typ(header.typ.as_deref().unwrap_or_default())) {
+            return Err(Invalid::Type);
+        }
+        if !issuer.algs.contains(&header.alg) {
+            return Err(Invalid::Algorithm);
+        }
+        let keys = keys.as_deref().ok_or(Invalid::KeysUnavailable)?;
+        let key = jws.verify(keys).inspect_err(|error| {
+            if *error == Invalid::KeyUnknown
+                && let (Some(wanted), Some(kid)) = (self.key_wanted.get(), &header.kid)
+            {
+                wanted(&issuer.iss, kid);
+            }
+        })?;
+        if !issuer.accepts_client(&claims)? {
+            return Err(Invalid::Client);
+        }
+        Verified::read(issuer.iss.clone(), issuer.role, key.kid().clone(), claims)
+    }
+
+    fn standing(&self, token: &Verified, now: DateTime<Utc>) -> Standing {
+        match &self.revocations {
+            Some(revocations) if token.role != Role::Home => revocations.standing(token, now),
+            _ => Standing::Good,
+        }
+    }
+
+    /// Replaces an issuer's keys; tokens of keys that are gone are refused from now on, remembered or
+    /// not. False when the issuer is not trusted here. The same keys again change nothing.
+    pub fn set_keys(&self, iss: &Issuer, keys: KeySet) -> bool {
+        let keys = Arc::new(keys);
+        self.change(|trust| match trust.issuers.get_mut(iss.as_str()) {
+            Some(entry) if entry.keys.as_ref().is_some_and(|old| *old == keys) => None,
+            Some(entry) => {
+                entry.keys = Some(Arc::clone(&keys));
+                Some(())
+            }
+            None => None,
+        });
+        self.trust.load().issuers.contains_key(iss.as_str())
+    }
+
+    /// Trusts one more issuer, or one on new conditions, with these keys.
+    pub fn set_issuer(&self, issuer: TrustedIssuer, keys: KeySet) -> Result<(), VerifierError> {
+        let issuer = Arc::new(checked(issuer)?);
+        let keys = Arc::new(keys);
+        self.change(|trust| {
+            let entry = Entry { issuer: Arc::clone(&issuer), keys: Some(Arc::clone(&keys)) };
+            let same = trust.issuers.get(issuer.iss.as_str()).is_some_and(|old| {
+                old.issuer == entry.issuer && old.keys.as_ref().is_some_and(|old| *old == keys)
+            });
+            if same {
+                return None;
+            }
+            trust.issuers.insert(issuer.iss.as_str().to_owned(), entry);
+            Some(())
+        });
+        Ok(())
+    }
+
+    /// Trusts an issuer no longer.
+    pub fn remove_issuer(&self, iss: &Issuer) {
+        self.change(|trust| trust.issuers.remove(iss.as_str()).map(|_| ()));
+    }
+
+    /// Applies a change and gives the trust the next number, unless `change` says that nothing changed.
+    fn change(&self, change: impl Fn(&mut Trust) -> Option<()>) {
+        self.trust.rcu(|trust| {
+            let mut next = Trust::clone(trust);
+            match change(&mut next) {
+                Some(()) => {
+                    next.generation += 1;
+                    Arc::new(next)
+                }
+                None => Arc::clone(trust),
+            }
+        });
+    }
+
+    /// The issuers trusted now.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<Arc<TrustedIssuer>> {
+        self.trust.load().issuers.values().map(|entry| Arc::clone(&entry.issuer)).collect()
+    }
+
+    /// Whether every issuer's keys were set at least once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.trust.load().issuers.values().all(|entry| entry.keys.is_some())
+    }
+
+    /// Asks to be told when a token names a key that is not there, to fetch anew. Only the first call counts.
+    pub fn on_key_wanted(&self, wanted: KeyWanted) {
+        // A second listener is a mistake of the program; the first one keeps working.
+        let _ = self.key_wanted.set(wanted);
+    }
+
+    /// The clock the verifier reads.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("issuers", &self.issuers()).finish_non_exhaustive()
+    }
+}
+
+fn check_times(token: &Verified, now: DateTime<Utc>) -> Result<(), Invalid> {
+    let leeway = TimeDelta::seconds(CLOCK_LEEWAY_SECONDS);
+    if now >= token.exp {
+        return Err(Invalid::Expired);
+    }
+    if token.nbf.is_some_and(|nbf| nbf > now + leeway) {
+        return Err(Invalid::NotYetValid);
+    }
+    if token.iat.is_some_and(|iat| iat > now + leeway) {
+        return Err(Invalid::IssuedInFuture);
+    }
+    Ok(())
+}
+
+fn check_audience(
+    token: &Verified,
+    rule: &AudienceRule,
+    demanded: Option<&[Audience]>,
+) -> Result<(), Invalid> {
+    let names_one_of = |ours: &[Audience]| token.aud.iter().any(|aud| ours.contains(aud));
+    let mine = match (demanded, rule) {
+        (Some(demanded), _) => names_one_of(demanded),
+        (None, AudienceRule::AnyOf(ours)) => names_one_of(ours),
+        (None, AudienceRule::Any) => !token.aud.is_empty(),
+        (None, AudienceRule::Absent) => token.aud.is_empty(),
+    };
+    if mine { Ok(()) } else { Err(Invalid::Audience) }
+}
