@@ -1,3 +1,7 @@
 //! The `stagedoor` binary: arguments → one call → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stagedoor::server::cli::run(std::env::args_os())
+}

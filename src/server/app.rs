@@ -1,1 +1,388 @@
-//! (room to be built)
+//! Wires the parts, serves them, and stops cleanly.
+
+mod dev;
+mod parts;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpServer};
+use tokio::task::JoinHandle;
+
+pub use dev::{dev, dev_once};
+
+use super::checker::Checker;
+use super::clients::{AcceptedSecrets, Clients};
+use super::config::{Config, is_loopback};
+use super::http::{self, edge};
+use super::issue::IssueDesk;
+use super::keyring::Keyring;
+use super::limits::{FailureLimit, UsedAssertions};
+use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record};
+use super::master_key::MasterKey;
+use super::metrics::{Metrics, Noise};
+use super::policy::Reload;
+use super::service::Service;
+use super::store::{self, Db, StoreError};
+use crate::token::{Clock, Entropy, Issuer, RevocationList, SystemClock, SystemEntropy};
+
+/// Stands in a database that `dev` made.
+const DEV_STAMP: &str = "dev";
+/// The largest request body, bytes (contract.md §3).
+const MAX_BODY_BYTES: usize = 16 * 1024;
+/// How long requests under way may take to finish when the process is told to stop, seconds.
+const DRAIN_SECONDS: u64 = 30;
+/// How often it is looked whether an issuer's keys are due.
+const LOOK_AT_ISSUERS_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether the policy's text changed.
+const LOOK_AT_POLICY_EVERY: Duration = Duration::from_secs(1);
+/// How often refused noise is summed into the log.
+const NOISE_EVERY: Duration = Duration::from_secs(60);
+
+/// Why the service does not start, or had to stop. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Something stands in the way; the sentence says what, and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// A part failed.
+    #[error("{0}")]
+    Failed(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl AppError {
+    fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        what: &'static str,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Failed(what, source.into())
+    }
+}
+
+/// What a service is built from; tests bring their own clock and randomness.
+pub struct Setup {
+    /// The settings.
+    pub config: Config,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// `dev`: a stamped database, loopback only, test secrets.
+    pub dev: bool,
+    /// HTTP worker threads; `None`: one a core.
+    pub workers: Option<usize>,
+    /// How the log runs; `LOG_MAX_BYTES` is laid over it.
+    pub log: LogOptions,
+}
+
+impl Setup {
+    /// The machine's clock and randomness, for `serve`.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            clock: Arc::new(SystemClock::default()),
+            entropy: Arc::new(SystemEntropy),
+            dev: false,
+            workers: None,
+            log: LogOptions::default(),
+        }
+    }
+}
+
+/// A service that answers.
+pub struct Running {
+    /// Where.
+    pub address: SocketAddr,
+    /// `iss`.
+    pub issuer: Issuer,
+    /// Its parts.
+    pub service: Data<Service>,
+    handles: Vec<ServerHandle>,
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// Starts the service: everything that can refuse does so before the first request is answered.
+///
+/// # Errors
+/// [`AppError`], saying what to do.
+pub async fn start(setup: Setup) -> Result<Running, AppError> {
+    let config = &setup.config;
+    let db = open_database(config, setup.dev).await?;
+    let listener = TcpListener::bind(config.listen).map_err(|e| {
+        AppError::Refused(format!(
+            "cannot listen on {}: {e}; choose another address with STAGEDOOR_LISTEN",
+            config.listen
+        ))
+    })?;
+    let address = listener.local_addr().map_err(AppError::failed("cannot read the listener's address"))?;
+    let issuer = config.issuer_for(address).map_err(|e| AppError::Refused(e.to_string()))?;
+    let service = Data::new(assemble(&setup, db, &issuer).await?);
+    let record = Record::of(Event::new(EventType::Start));
+    service.log.record(record).await.map_err(AppError::failed("the log cannot record the start"))?;
+
+    let mut running = Running {
+        address,
+        issuer,
+        service: service.clone(),
+        handles: Vec::new(),
+        servers: Vec::new(),
+        background: background(&service, config.policy_path.clone()),
+    };
+    running.serve(listener, setup.workers, false)?;
+    if let Some(address) = config.metrics_listen {
+        let listener = TcpListener::bind(address)
+            .map_err(|e| AppError::Refused(format!("cannot listen on {address} for metrics: {e}")))?;
+        running.serve(listener, Some(1), true)?;
+    }
+    Ok(running)
+}
+
+async fn open_database(config: &Config, dev: bool) -> Result<Db, AppError> {
+    let db = Db::connect(config.database_url.expose()).await.map_err(refused)?;
+    store::check_migrated(&db).await.map_err(refused)?;
+    store::check_service_role(&db).await.map_err(refused)?;
+    match (db.meta(DEV_STAMP).await.map_err(refused)?.is_some(), dev) {
+        (true, false) => Err(AppError::Refused(
+            "this database was made by `stagedoor dev`, and `serve` does not take it; run `stagedoor init` on an empty one".into(),
+        )),
+        (false, true) => Err(AppError::Refused(
+            "this database was not made by `stagedoor dev`; give dev a DATA_DIR of its own".into(),
+        )),
+        _ => Ok(db),
+    }
+}
+
+/// What the database said, with its causes: the operator has to act on it.
+fn refused(error: StoreError) -> AppError {
+    AppError::Refused(http::problem::chain(&error))
+}
+
+async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, AppError> {
+    let Setup { config, clock, entropy, dev, .. } = setup;
+    let master =
+        MasterKey::load(&config.master_key).map_err(AppError::failed("the master key cannot be read"))?;
+    let keyring = Keyring::load(&db, &master, clock.clone()).await;
+    let keyring = Arc::new(keyring.map_err(AppError::failed("the keys cannot be used"))?);
+    let accepted = if *dev { AcceptedSecrets::LiveAndTest } else { AcceptedSecrets::LiveOnly };
+    let clients = Clients::load(&db, &master, accepted).await.map_err(refused)?;
+    let log = open_log(setup, &db, &keyring, issuer).await?;
+    let outbound = parts::outbound(config)?;
+    let revocations = Arc::new(RevocationList::default());
+    let gates = parts::gates(config, issuer, keyring.token_keys(), revocations.clone(), clock.clone())?;
+    let checker = Checker::new(issuer.clone(), keyring.token_keys(), revocations, clock.clone());
+    let checker = Arc::new(checker.map_err(AppError::failed("our own tokens cannot be verified"))?);
+    let desk = IssueDesk {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        issuer: issuer.clone(),
+        actors: Arc::new(parts::actors(config, issuer, &outbound, clock.clone())?),
+        directory: Arc::new(parts::directory(config, &outbound, clock.clone())?),
+        policy: Arc::new(parts::policy(config, *dev)?),
+        keyring: keyring.clone(),
+        log: log.clone(),
+        checker: checker.clone(),
+    };
+    Ok(Service {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        db,
+        clients: Arc::new(clients),
+        keyring,
+        log,
+        desk,
+        checker,
+        gates,
+        assertions: UsedAssertions::default(),
+        metrics: Metrics::default(),
+        noise: Noise::default(),
+        failures: FailureLimit::default(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        loopback_hosts_only: *dev,
+        metrics_here: config.metrics_listen.is_none() && is_loopback(config.listen.ip()),
+    })
+}
+
+async fn open_log(setup: &Setup, db: &Db, keyring: &Keyring, issuer: &Issuer) -> Result<Log, AppError> {
+    let seed = keyring.log_seed().map_err(AppError::failed("the log's key cannot be used"))?;
+    let epoch = log::current_epoch(db).await.map_err(refused)?;
+    let signer = CheckpointSigner::from_seed(&seed, log_host(issuer), epoch)
+        .map_err(AppError::failed("the log's key cannot be used"))?;
+    let options = LogOptions {
+        replica: std::process::id().to_string(),
+        max_bytes: setup.config.log_max_bytes,
+        ..setup.log.clone()
+    };
+    Log::open(db.clone(), signer, setup.clock.clone(), setup.entropy.clone(), options)
+        .await
+        .map_err(AppError::failed("the log cannot be used; run `stagedoor audit verify` to see why"))
+}
+
+/// The log's name begins with the issuer's host and path, without the scheme.
+pub fn log_host(issuer: &Issuer) -> &str {
+    issuer.as_str().split_once("://").map_or(issuer.as_str(), |(_, rest)| rest)
+}
+
+impl Running {
+    fn serve(
+        &mut self,
+        listener: TcpListener,
+        workers: Option<usize>,
+        metrics_only: bool,
+    ) -> Result<(), AppError> {
+        let service = self.service.clone();
+        let mut server = HttpServer::new(move || {
+            App::new()
+                .app_data(service.clone())
+                .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
+                .wrap(from_fn(edge::edge))
+                .configure(if metrics_only { http::configure_metrics } else { http::configure })
+                .default_service(web::to(http::no_such_path))
+        })
+        .disable_signals()
+        .shutdown_timeout(DRAIN_SECONDS)
+        .client_request_timeout(Duration::from_secs(10));
+        if let Some(workers) = workers {
+            server = server.workers(workers);
+        }
+        let server = server.listen(listener).map_err(AppError::failed("the listener cannot be used"))?.run();
+        self.handles.push(server.handle());
+        self.servers.push(tokio::spawn(server));
+        Ok(())
+    }
+
+    /// Resolves when the log had to stop: what it holds is not what this process saw committed.
+    pub async fn fatal(&self) -> String {
+        self.service.log.fatal().await.to_string()
+    }
+
+    /// Lets requests under way finish, writes the `stop` entry, closes the log.
+    ///
+    /// # Errors
+    /// [`AppError`] when the log could not record the stop.
+    pub async fn stop(self) -> Result<(), AppError> {
+        for handle in &self.handles {
+            handle.stop(true).await;
+        }
+        for server in self.servers {
+            let _ = server.await;
+        }
+        for task in &self.background {
+            task.abort();
+        }
+        record_noise(&self.service).await;
+        let stop = Record::of(Event::new(EventType::Stop)).from_the_reserve();
+        self.service.log.record(stop).await.map_err(AppError::failed("the log cannot record the stop"))?;
+        self.service.log.close().await;
+        Ok(())
+    }
+}
+
+/// What runs beside the requests.
+fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandle<()>> {
+    let (noise, clients, keys, issuers) =
+        (service.clone(), service.clone(), service.clone(), service.clone());
+    let rules = service.clone();
+    vec![
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(NOISE_EVERY).await;
+                noise.failures.forget_quiet();
+                record_noise(&noise).await;
+            }
+        }),
+        tokio::spawn(async move {
+            let Some(path) = policy else { return };
+            loop {
+                tokio::time::sleep(LOOK_AT_POLICY_EVERY).await;
+                reload_policy(&rules, &path).await;
+            }
+        }),
+        tokio::spawn(async move { clients.clients.follow(&clients.db).await }),
+        tokio::spawn(async move {
+            let publish = |keyring: &Keyring| {
+                keys.checker.set_keys(keyring.token_keys());
+                keys.gates.verifier().set_keys(&keys.desk.issuer, keyring.token_keys());
+            };
+            keys.keyring.follow(&keys.db, publish).await;
+        }),
+        tokio::spawn(async move {
+            loop {
+                issuers.desk.actors.refresh().await;
+                for (issuer, keys) in issuers.desk.actors.keys() {
+                    issuers.gates.verifier().set_keys(&issuer, keys);
+                }
+                tokio::time::sleep(LOOK_AT_ISSUERS_EVERY).await;
+            }
+        }),
+    ]
+}
+
+/// Takes over a policy that changed and validates, and records that it did; else the old one stays.
+async fn reload_policy(service: &Service, path: &Path) {
+    match service.desk.policy.reload_from(path) {
+        Ok(Reload::Unchanged) => {}
+        Ok(Reload::Changed { old, new, .. }) => {
+            tracing::info!(%old, %new, "the policy changed");
+            let detail = std::iter::once(("replaces".to_owned(), old.into())).collect();
+            let event = Event { policy: Some(new), detail: Some(detail), ..Event::new(EventType::Policy) };
+            if let Err(error) = service.log.record(Record::of(event)).await {
+                tracing::error!(%error, "the change of the policy could not be recorded");
+            }
+        }
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the new policy cannot be used; the old one stays"
+            );
+        }
+    }
+}
+
+/// Refusals that are counted, not recorded one by one, go into the log as sums.
+async fn record_noise(service: &Service) {
+    let Some(sums) = service.noise.take() else { return };
+    let detail = sums.into_iter().map(|(status, n)| (format!("http_{status}"), n.into())).collect();
+    let event = Event { detail: Some(detail), ..Event::new(EventType::Suppressed) };
+    if let Err(error) = service.log.record(Record::of(event)).await {
+        tracing::warn!(%error, "sums of refused requests could not be recorded");
+    }
+}
+
+/// `stagedoor serve`.
+///
+/// # Errors
+/// [`AppError`], saying what to do.
+pub async fn serve(config: Config) -> Result<(), AppError> {
+    if config.key_beside_database() {
+        tracing::warn!(
+            "master key and database share a directory: one theft takes both; set MASTER_KEY_FILE to a file outside DATA_DIR"
+        );
+    }
+    let running = start(Setup::new(config)).await?;
+    println!("listening on http://{}", running.address);
+    until_told(running).await
+}
+
+/// Serves until a signal comes or the log had to stop.
+async fn until_told(running: Running) -> Result<(), AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(AppError::failed("signals cannot be watched"))?;
+    let mut int = signal(SignalKind::interrupt()).map_err(AppError::failed("signals cannot be watched"))?;
+    let fatal = tokio::select! {
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        why = running.fatal() => Some(why),
+    };
+    match fatal {
+        None => running.stop().await,
+        Some(why) => Err(AppError::Refused(format!(
+            "the issuance log is not what this process saw committed ({why}); nothing more is issued. \
+             Run `stagedoor audit verify`, restore the database or begin a new epoch with `stagedoor audit epoch`"
+        ))),
+    }
+}

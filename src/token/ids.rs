@@ -160,6 +160,18 @@ fn time_ordered(now: DateTime<Utc>, entropy: &dyn Entropy) -> String {
 }
 
 impl GrantId {
+    /// The least id that a grant made at `at` (to the millisecond) can have: where a range of time begins.
+    #[must_use]
+    pub fn first_of(at: DateTime<Utc>) -> Self {
+        struct Zeros;
+        impl Entropy for Zeros {
+            fn fill(&self, buf: &mut [u8]) {
+                buf.fill(0);
+            }
+        }
+        Self::generate(at, &Zeros)
+    }
+
     /// A new grant id, ordered by time.
     #[must_use]
     pub fn generate(now: DateTime<Utc>, entropy: &dyn Entropy) -> Self {

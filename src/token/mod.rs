@@ -13,6 +13,7 @@ pub mod keys;
 pub mod revocation;
 mod seen;
 pub mod signer;
+pub mod trust;
 pub mod verified;
 pub mod verifier;
 
@@ -26,5 +27,6 @@ pub use key_set::KeySet;
 pub use keys::VerifyingKey;
 pub use revocation::{RevocationList, Revocations, Standing};
 pub use signer::{LocalSigner, SignedJws, Signer, encode_jws};
+pub use trust::{AudienceRule, Role, TrustedIssuer};
 pub use verified::Verified;
-pub use verifier::{Accepted, AudienceRule, Expect, Role, TrustedIssuer, Verifier};
+pub use verifier::{Accepted, Expect, Verifier};

@@ -72,7 +72,7 @@ impl Seen {
     }
 
     #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.shards
             .iter()
             .map(|shard| {
@@ -80,5 +80,57 @@ impl Seen {
                 shard.young.len() + shard.old.len()
             })
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::signer::sha256;
+    use crate::token::{Role, Scope};
+
+    fn token() -> Arc<Verified> {
+        Arc::new(Verified {
+            iss: "https://stagedoor.example".parse().unwrap(),
+            role: Role::Stagedoor,
+            sub: "user_42".parse().unwrap(),
+            aud: Vec::new(),
+            exp: chrono::DateTime::<chrono::Utc>::MAX_UTC,
+            nbf: None,
+            iat: None,
+            jti: None,
+            client_id: None,
+            scope: Scope::default(),
+            sid: None,
+            actor: None,
+            assurance: None,
+            kid: "kid".parse().unwrap(),
+            claims: serde_json::Map::new(),
+        })
+    }
+
+    #[test]
+    fn a_flood_fills_no_more_than_the_capacity_and_what_is_used_survives_it() {
+        let seen = Seen::new(512);
+        let token = token();
+        let mine = sha256(b"mine");
+        seen.insert(mine, 1, token.clone());
+        for i in 0..100_000u32 {
+            seen.insert(sha256(&i.to_be_bytes()), 1, token.clone());
+            assert!(i % 8 != 0 || seen.get(&mine, 1).is_some(), "pushed out by {i}");
+        }
+        assert!(seen.len() <= 512, "{}", seen.len());
+        assert!(seen.get(&sha256(b"other"), 1).is_none());
+    }
+
+    #[test]
+    fn another_generation_knows_nothing_of_the_last() {
+        let seen = Seen::new(64);
+        let hash = sha256(b"mine");
+        seen.insert(hash, 1, token());
+        assert!(seen.get(&hash, 2).is_none() && seen.get(&hash, 1).is_some());
+        let none = Seen::new(0);
+        none.insert(hash, 1, token());
+        assert!(none.get(&hash, 1).is_none());
     }
 }

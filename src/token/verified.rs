@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 use super::claims::{Act, Assurance, MAX_ACT_DEPTH};
 use super::ids::{Audience, Issuer, Jti, Kid, Scope, Sub};
 use super::invalid::Invalid;
-use super::verifier::Role;
+use super::trust::Role;
 
 /// The most audiences one token may name.
 const MAX_AUDIENCES: usize = 50;
-/// The largest NumericDate: what a reader of doubles still holds exactly (JW-10).
-const MAX_NUMERIC_DATE: f64 = 9_007_199_254_740_992.0;
+/// The largest `NumericDate`: what a reader of doubles still holds exactly (JW-10).
+const MAX_NUMERIC_DATE: u64 = 1 << 53;
 
 /// A token whose signature, issuer, type and form have been checked. Its claims are as they were signed.
 #[derive(Debug, Clone, PartialEq)]
@@ -200,12 +200,13 @@ fn act(value: &Value) -> Result<Act, Invalid> {
     inner.ok_or(Invalid::ActorInvalid)
 }
 
+#[derive(Clone, Copy)]
 enum Round {
     Down,
     Up,
 }
 
-/// A NumericDate (JW-10): a JSON number from 0 to 2^53. Fractions are allowed by RFC 7519 §2 and are
+/// A `NumericDate` (JW-10): a JSON number from 0 to 2^53. Fractions are allowed by RFC 7519 §2 and are
 /// tolerated, rounded so that the token lives shorter: `exp` and `iat` down, `nbf` up.
 fn time(
     claims: &Map<String, Value>,
@@ -213,12 +214,18 @@ fn time(
     round: Round,
 ) -> Result<Option<DateTime<Utc>>, Invalid> {
     let Some(value) = claims.get(name) else { return Ok(None) };
+    let invalid = Invalid::ClaimInvalid(name);
     let number = match value {
-        Value::Number(number) => number.as_f64().ok_or(Invalid::ClaimInvalid(name))?,
-        _ => return Err(Invalid::ClaimInvalid(name)),
+        // Whole numbers are compared as such: as a double, 2^53 + 1 would pass for 2^53.
+        Value::Number(number) if number.as_u64().is_some_and(|whole| whole > MAX_NUMERIC_DATE) => {
+            return Err(invalid);
+        }
+        Value::Number(number) => number.as_f64().ok_or(invalid)?,
+        _ => return Err(invalid),
     };
-    if !(0.0..=MAX_NUMERIC_DATE).contains(&number) {
-        return Err(Invalid::ClaimInvalid(name));
+    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact as a double")]
+    if !(0.0..=MAX_NUMERIC_DATE as f64).contains(&number) {
+        return Err(invalid);
     }
     let whole = match round {
         Round::Down => number.floor(),

@@ -9,9 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, Value};
 
-use super::alg::Alg;
 use super::clock::{Clock, SystemClock};
 use super::ids::{Audience, Issuer};
 use super::invalid::Invalid;
@@ -20,6 +18,7 @@ use super::key_set::KeySet;
 use super::revocation::{Revocations, Standing};
 use super::seen::Seen;
 use super::signer::sha256;
+use super::trust::{AudienceRule, Role, TrustedIssuer};
 use super::verified::{Verified, text};
 
 /// How far `iat` and `nbf` may lie ahead: synchronised machines differ by less, and a fresh token must not
@@ -29,132 +28,6 @@ pub const CLOCK_LEEWAY_SECONDS: i64 = 5;
 
 /// How many accepted tokens are remembered unless told otherwise: about 4 MiB.
 pub const DEFAULT_SEEN: usize = 2048;
-
-/// What an issuer is to this verifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// This product's issuer: every token of it must carry `act`.
-    Stagedoor,
-    /// This product's issuer in profile `clerk` (contract.md §6): as above, without `aud`.
-    Clerk,
-    /// The company's own issuer: ordinary tokens of users. One that carries `act` is an impersonation too.
-    Home,
-}
-
-/// Which audiences make a token one for us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AudienceRule {
-    /// `aud` names at least one of these.
-    AnyOf(Vec<Audience>),
-    /// `aud` must be there, whatever it names: for an issuer that judges its own tokens and
-    /// compares the audience for each caller ([`Expect::audiences`]).
-    Any,
-    /// There must be no `aud` (profile `clerk`).
-    Absent,
-}
-
-/// An issuer whose tokens are accepted, and on which conditions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustedIssuer {
-    iss: Issuer,
-    role: Role,
-    typ: Vec<String>,
-    algs: Vec<Alg>,
-    audience: AudienceRule,
-    clients: Vec<String>,
-}
-
-impl TrustedIssuer {
-    /// A Stagedoor service: `typ` is `at+jwt`, the algorithms are those it signs with.
-    #[must_use]
-    pub fn stagedoor(iss: Issuer) -> Self {
-        Self::new(iss, Role::Stagedoor, &["at+jwt"], &Alg::SIGNING, AudienceRule::AnyOf(Vec::new()))
-    }
-
-    /// One client's issuer in profile `clerk`: `typ` is `JWT`, RS256 only, no `aud`.
-    #[must_use]
-    pub fn clerk(iss: Issuer) -> Self {
-        Self::new(iss, Role::Clerk, &["JWT"], &[Alg::Rs256], AudienceRule::Absent)
-    }
-
-    /// The company's own issuer: `typ` is `at+jwt` or `JWT`, every algorithm of [`Alg::ALL`].
-    #[must_use]
-    pub fn home(iss: Issuer) -> Self {
-        Self::new(iss, Role::Home, &["at+jwt", "JWT"], &Alg::ALL, AudienceRule::AnyOf(Vec::new()))
-    }
-
-    fn new(iss: Issuer, role: Role, typ: &[&str], algs: &[Alg], audience: AudienceRule) -> Self {
-        let typ = typ.iter().map(|typ| canonical_typ(typ)).collect();
-        Self { iss, role, typ, algs: algs.to_vec(), audience, clients: Vec::new() }
-    }
-
-    /// Adds an audience that is ours.
-    #[must_use]
-    pub fn audience(mut self, audience: Audience) -> Self {
-        match &mut self.audience {
-            AudienceRule::AnyOf(audiences) => audiences.push(audience),
-            rule => *rule = AudienceRule::AnyOf(vec![audience]),
-        }
-        self
-    }
-
-    /// Sets the whole rule on audiences.
-    #[must_use]
-    pub fn audience_rule(mut self, rule: AudienceRule) -> Self {
-        self.audience = rule;
-        self
-    }
-
-    /// Replaces the accepted `typ`s, compared without case and with or without `application/`. An empty
-    /// text stands for a token without `typ`.
-    #[must_use]
-    pub fn typ(mut self, typ: &[&str]) -> Self {
-        self.typ = typ.iter().map(|typ| canonical_typ(typ)).collect();
-        self
-    }
-
-    /// Replaces the accepted algorithms.
-    #[must_use]
-    pub fn algs(mut self, algs: &[Alg]) -> Self {
-        self.algs = algs.to_vec();
-        self
-    }
-
-    /// Accepts only tokens whose `client_id` and `azp`, as far as there, are among these; none given means any.
-    #[must_use]
-    pub fn clients(mut self, clients: &[&str]) -> Self {
-        self.clients = clients.iter().map(|&client| client.to_owned()).collect();
-        self
-    }
-
-    /// The issuer's identifier.
-    #[must_use]
-    pub fn iss(&self) -> &Issuer {
-        &self.iss
-    }
-
-    /// What it is to this verifier.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    fn accepts_client(&self, claims: &Map<String, Value>) -> Result<bool, Invalid> {
-        let named = [text(claims, "client_id")?, text(claims, "azp")?];
-        let mut named = named.into_iter().flatten().peekable();
-        Ok(self.clients.is_empty()
-            || (named.peek().is_some() && named.all(|client| self.clients.iter().any(|c| c == client))))
-    }
-}
-
-/// BP-6: media types are compared without case, and `application/` is implied.
-fn canonical_typ(typ: &str) -> String {
-    let lower = typ.to_ascii_lowercase();
-    match lower.strip_prefix("application/") {
-        Some(rest) if !rest.contains('/') => rest.to_owned(),
-        _ => lower,
-    }
-}
 
 /// What one caller demands beyond the issuers' rules.
 #[derive(Debug, Clone, Copy, Default)]
@@ -291,7 +164,7 @@ impl VerifierBuilder {
             return Err(VerifierError::NoIssuer);
         }
         for (issuer, keys) in self.issuers {
-            let iss = issuer.iss.clone();
+            let iss = issuer.iss().clone();
             let entry = Entry { issuer: Arc::new(checked(issuer)?), keys: keys.map(Arc::new) };
             if trust.issuers.insert(iss.as_str().to_owned(), entry).is_some() {
                 return Err(VerifierError::DuplicateIssuer(iss));
@@ -309,8 +182,8 @@ impl VerifierBuilder {
 }
 
 fn checked(issuer: TrustedIssuer) -> Result<TrustedIssuer, VerifierError> {
-    if issuer.audience == AudienceRule::AnyOf(Vec::new()) {
-        return Err(VerifierError::NoAudience(issuer.iss));
+    if *issuer.audiences() == AudienceRule::AnyOf(Vec::new()) {
+        return Err(VerifierError::NoAudience(issuer.iss().clone()));
     }
     Ok(issuer)
 }
@@ -352,7 +225,7 @@ impl Verifier {
         let now = self.clock.now();
         check_times(&verified, now)?;
         let rule = trust.issuers.get(verified.iss.as_str()).ok_or(Invalid::Issuer)?;
-        check_audience(&verified, &rule.issuer.audience, expect.audiences)?;
+        check_audience(&verified, rule.issuer.audiences(), expect.audiences)?;
         let standing = self.standing(&verified, now);
         if standing == Standing::Revoked {
             return Err(Invalid::Revoked);
@@ -370,10 +243,10 @@ impl Verifier {
         let iss = text(&claims, "iss")?.ok_or(Invalid::ClaimMissing("iss"))?;
         let Entry { issuer, keys } = trust.issuers.get(iss).ok_or(Invalid::Issuer)?;
         let header = jws.unverified_header();
-        if !issuer.typ.contains(&canonical_typ(header.typ.as_deref().unwrap_or_default())) {
+        if !issuer.accepts_typ(header.typ.as_deref()) {
             return Err(Invalid::Type);
         }
-        if !issuer.algs.contains(&header.alg) {
+        if !issuer.accepts_alg(header.alg) {
             return Err(Invalid::Algorithm);
         }
         let keys = keys.as_deref().ok_or(Invalid::KeysUnavailable)?;
@@ -381,13 +254,13 @@ impl Verifier {
             if *error == Invalid::KeyUnknown
                 && let (Some(wanted), Some(kid)) = (self.key_wanted.get(), &header.kid)
             {
-                wanted(&issuer.iss, kid);
+                wanted(issuer.iss(), kid);
             }
         })?;
         if !issuer.accepts_client(&claims)? {
             return Err(Invalid::Client);
         }
-        Verified::read(issuer.iss.clone(), issuer.role, key.kid().clone(), claims)
+        Verified::read(issuer.iss().clone(), issuer.role(), key.kid().clone(), claims)
     }
 
     fn standing(&self, token: &Verified, now: DateTime<Utc>) -> Standing {
@@ -418,13 +291,13 @@ impl Verifier {
         let keys = Arc::new(keys);
         self.change(|trust| {
             let entry = Entry { issuer: Arc::clone(&issuer), keys: Some(Arc::clone(&keys)) };
-            let same = trust.issuers.get(issuer.iss.as_str()).is_some_and(|old| {
+            let same = trust.issuers.get(issuer.iss().as_str()).is_some_and(|old| {
                 old.issuer == entry.issuer && old.keys.as_ref().is_some_and(|old| *old == keys)
             });
             if same {
                 return None;
             }
-            trust.issuers.insert(issuer.iss.as_str().to_owned(), entry);
+            trust.issuers.insert(issuer.iss().as_str().to_owned(), entry);
             Some(())
         });
         Ok(())
@@ -446,6 +319,14 @@ impl Verifier {
                 }
                 None => Arc::clone(trust),
             }
+        });
+    }
+
+    /// Forgets an issuer's keys, as before they were first set: its tokens get [`Invalid::KeysUnavailable`].
+    pub fn forget_keys(&self, iss: &Issuer) {
+        self.change(|trust| {
+            let entry = trust.issuers.get_mut(iss.as_str())?;
+            entry.keys.take().map(|_| ())
         });
     }
 

@@ -1,1 +1,187 @@
-//! (room to be built)
+//! The command line: one file a command, errors in one sentence, answers for people or (`--json`) programs.
+
+mod api;
+mod audit;
+mod client;
+pub mod conformance;
+mod health;
+mod init;
+mod key;
+mod open;
+mod output;
+mod token;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::app::{self, AppError};
+use super::clients::ClientError;
+use super::config::{Config, ConfigError, Environment};
+use super::keyring::KeyringError;
+use super::master_key::MasterKeyError;
+use super::store::StoreError;
+use super::telemetry;
+use crate::token::SystemClock;
+
+/// Lets one person act as another: briefly, provably, never unseen.
+#[derive(Debug, Parser)]
+#[command(name = "stagedoor", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    everywhere: Everywhere,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options every command takes.
+#[derive(Debug, Clone, Args)]
+struct Everywhere {
+    /// Configuration file [default: ./stagedoor.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve on this machine alone, with nothing to set up: for trying things out
+    Dev {
+        /// Mint, verify and show one token over real HTTP, then stop
+        #[arg(long)]
+        once: bool,
+    },
+    /// Make the database, the keys and the master key file; never writes over anything
+    Init,
+    /// Serve
+    Serve,
+    /// API clients and their secrets
+    #[command(subcommand)]
+    Client(client::Command),
+    /// Signing keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// The issuance log
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Actor tokens, against a running server
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Send good and hostile tokens to a running service and say what it wrongly accepts
+    Conformance(conformance::ConformanceArgs),
+    /// Ask the configured listener whether it is alive; for container health checks
+    Health,
+}
+
+/// Why a command failed. The whole chain is printed, on one line.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Conformance(#[from] conformance::ConformanceError),
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Api(#[from] api::ApiError),
+    /// A file could not be used.
+    #[error("{} cannot be used; check that it is there and may be read or written", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    /// Standard output went away.
+    #[error("the answer could not be written")]
+    Output(#[source] std::io::Error),
+    /// No thread or file descriptor left.
+    #[error("the process could not start its work; check the limits of this machine")]
+    Runtime(#[source] std::io::Error),
+    /// Anything else, in one sentence with what to do.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a command leaves behind.
+type Outcome = Result<ExitCode, CliError>;
+
+/// Runs one command. Exit codes: 0 done, 1 failed, 2 not understood (or, `audit verify`, could not look).
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // help and version are answers, the rest goes to standard error; a closed pipe changes nothing
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let could_not_look = matches!(arguments.command, Command::Audit(_) | Command::Conformance(_));
+    match dispatch(arguments) {
+        Ok(code) => code,
+        // `… | head` closes the pipe early: that is no failure of ours
+        Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", output::plain(&output::chain(&error)));
+            ExitCode::from(if could_not_look { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Outcome {
+    let Arguments { everywhere, command } = arguments;
+    let environment = Environment::from_process()?;
+    // A command at a terminal says what is wrong, and nothing of what is normal.
+    let quiet = |config: &mut Config| {
+        if config.log_level == "info" {
+            "warn".clone_into(&mut config.log_level);
+        }
+    };
+    let serves = matches!(command, Command::Serve);
+    let load = || -> Result<Config, ConfigError> {
+        let mut config = Config::load(everywhere.config.as_deref(), &environment)?;
+        if !serves {
+            quiet(&mut config);
+        }
+        telemetry::init(&config)?;
+        Ok(config)
+    };
+    match command {
+        Command::Conformance(args) => waiting(async {
+            let clock = Arc::new(SystemClock::default());
+            Ok(ExitCode::from(conformance::run(args, clock, &mut std::io::stdout()).await?))
+        }),
+        Command::Dev { once: false } => serving(app::dev(load()?)),
+        Command::Dev { once: true } => serving(app::dev_once(load()?)),
+        Command::Serve => serving(app::serve(load()?)),
+        Command::Init => waiting(init::run(&load()?, everywhere.json)),
+        Command::Client(command) => waiting(client::run(&command, &load()?, everywhere.json)),
+        Command::Key(command) => waiting(key::run(&command, &load()?, everywhere.json)),
+        Command::Audit(command) => waiting(audit::run(&command, &load()?, everywhere.json)),
+        Command::Health => waiting(health::run(&load()?)),
+        Command::Token(command) => waiting(token::run(&command, &environment, everywhere.json)),
+    }
+}
+
+/// Runs what serves, on as many threads as there are processors.
+fn serving(work: impl Future<Output = Result<(), AppError>>) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(work)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a short command.
+fn waiting(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(work)
+}

@@ -1,1 +1,142 @@
-//! (room to be built)
+//! The HTTP face: JSON and forms in, values to one use case, JSON out; the only room on the server side that knows actix.
+
+pub mod actor_tokens;
+pub mod audit;
+pub mod caller;
+pub mod edge;
+pub mod fields;
+pub mod forward_auth;
+pub mod oauth;
+pub mod policy;
+pub mod problem;
+pub mod public;
+pub mod query;
+
+use actix_web::http::Method;
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, Resource, Route};
+
+use crate::server::service::Service;
+use problem::{Code, Problem};
+
+/// Who may read an answer of this route from a page of another origin, and how long it may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposure {
+    /// Needs a credential; never cached, no CORS.
+    Private,
+    /// Public and `no-store`, no CORS (health, metrics).
+    Local,
+    /// Public with `Access-Control-Allow-Origin: *`; the handler says how long it may be kept.
+    Public,
+}
+
+/// One method on one path.
+pub struct Endpoint {
+    /// The method; `None`: any.
+    pub method: Option<Method>,
+    /// The path, parameters in braces as in `openapi.yaml`.
+    pub path: &'static str,
+    /// Who may read it.
+    pub exposure: Exposure,
+    handler: fn() -> Route,
+}
+
+macro_rules! method {
+    (ANY) => {
+        None
+    };
+    ($method:ident) => {
+        Some(Method::$method)
+    };
+}
+
+macro_rules! endpoints {
+    ($($exposure:ident $method:ident $path:literal => $handler:path;)+) => {
+        /// Every endpoint of the service; a test holds this list equal to `openapi.yaml`.
+        pub const ROUTES: &[Endpoint] = &[$(Endpoint {
+            method: method!($method),
+            path: $path,
+            exposure: Exposure::$exposure,
+            handler: || match method!($method) {
+                Some(method) => web::method(method).to($handler),
+                None => web::route().to($handler),
+            },
+        },)+];
+    };
+}
+
+endpoints! {
+    Private POST "/v1/actor_tokens" => actor_tokens::mint;
+    Private GET "/v1/actor_tokens" => actor_tokens::list;
+    Private POST "/v1/actor_tokens/verify" => actor_tokens::verify;
+    Private GET "/v1/actor_tokens/{id}" => actor_tokens::read;
+    Private POST "/v1/policy/explain" => policy::explain;
+    Private GET "/v1/audit/entries" => audit::entries;
+    Public GET "/v1/audit/log/checkpoint" => audit::checkpoint;
+    Public GET "/v1/audit/log/vkey" => audit::vkey;
+    Private ANY "/v1/forward_auth" => forward_auth::forward_auth;
+    Private ANY "/v1/forward_auth/{tail:.*}" => forward_auth::forward_auth;
+    Private POST "/oauth/token" => oauth::token;
+    Private POST "/oauth/introspect" => oauth::introspect;
+    Public GET "/.well-known/oauth-authorization-server" => oauth::metadata;
+    Public GET "/.well-known/openid-configuration" => oauth::metadata;
+    Public GET "/.well-known/jwks.json" => public::jwks;
+    Public GET "/v1/jwks" => public::jwks;
+    Local GET "/healthz" => public::healthz;
+    Local GET "/readyz" => public::readyz;
+    Local GET "/metrics" => public::metrics;
+    Public GET "/openapi.yaml" => public::openapi;
+}
+
+/// Mounts every endpoint; a path asked with another method answers 405 and says which it takes.
+pub fn configure(config: &mut ServiceConfig) {
+    let mut paths: Vec<&'static str> = Vec::new();
+    for endpoint in ROUTES {
+        if !paths.contains(&endpoint.path) {
+            paths.push(endpoint.path);
+        }
+    }
+    // Fixed segments before parameters: `/verify` must not be read as an id.
+    paths.sort_by_key(|path| path.contains('{'));
+    for path in paths {
+        let mut resource: Resource = web::resource(path);
+        for endpoint in ROUTES.iter().filter(|e| e.path == path) {
+            resource = resource.route((endpoint.handler)());
+        }
+        config.service(resource.default_service(web::to(move || async move {
+            Err::<&'static str, _>(method_not_allowed(path))
+        })));
+    }
+}
+
+/// Mounts what the listener of `METRICS_LISTEN` answers.
+pub fn configure_metrics(config: &mut ServiceConfig) {
+    config.route("/metrics", web::get().to(public::metrics_text));
+}
+
+fn method_not_allowed(path: &'static str) -> Problem {
+    let methods: Vec<&str> = ROUTES
+        .iter()
+        .filter(|e| e.path == path)
+        .map(|e| e.method.as_ref().map_or("ANY", Method::as_str))
+        .collect();
+    let allow = methods.join(", ");
+    Problem {
+        allow: Some(allow.clone()),
+        ..Problem::new(Code::MethodNotAllowed, format!("This path takes {allow}."))
+    }
+}
+
+/// What the application answers to a path that is not there.
+pub async fn no_such_path() -> Result<&'static str, Problem> {
+    Err(Problem::not_found("There is nothing at this path. The routes stand in /openapi.yaml."))
+}
+
+/// The service behind the routes.
+pub(super) type App = web::Data<Service>;
+
+/// The endpoint that a request matched.
+pub(super) fn endpoint(request: &HttpRequest) -> Option<&'static Endpoint> {
+    let pattern = request.match_pattern()?;
+    ROUTES.iter().find(|e| e.path == pattern && e.method.as_ref().is_none_or(|m| m == request.method()))
+}

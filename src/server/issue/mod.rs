@@ -1,1 +1,446 @@
-//! (room to be built)
+//! The use case, straight down: request → who → whom → may he → sign → record → release.
+
+mod attempt;
+mod subject;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
+pub use subject::{Parent, Target};
+
+use crate::server::actors::{ActorTokenError, Actors};
+use crate::server::checker::Checker;
+use crate::server::clients::{Client, ClientScope, Profile};
+use crate::server::directory::{Cached, Directory};
+use crate::server::keyring::{Keyring, KeyringError};
+use crate::server::log::{
+    Condition, Decision, Effect, Event, EventType, GrantRow, Log, LogError, Personal, Record, ReleasedToken,
+    UnreleasedToken,
+};
+use crate::server::policy::{
+    Action, ActorFacts, ClientFacts, Limits, Person, PolicyStore, Question, TargetFacts, Verdict,
+};
+use crate::token::signer::{SignError, Signer as _};
+use crate::token::{Act, ActorClaims, Assurance, Clock, Entropy, GrantId, Issuer, Jti, RequestId, Sub};
+
+/// The header type of an actor token (RFC 9068).
+const TOKEN_TYPE: &str = "at+jwt";
+
+/// Who asks, as the edge knows him.
+#[derive(Debug, Clone)]
+pub struct Caller<'a> {
+    /// The authenticated client.
+    pub client: &'a Arc<Client>,
+    /// The request.
+    pub request: &'a RequestId,
+    /// Where it came from.
+    pub address: Option<IpAddr>,
+}
+
+/// A token that is in the log, and what its grant says.
+#[derive(Debug)]
+pub struct Minted {
+    /// The token, what it says, and its receipt.
+    pub token: ReleasedToken,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Why an attempt could not even be answered with a denial.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// It is not known to be recorded.
+    #[error("the attempt is not known to be recorded")]
+    Log(#[from] LogError),
+    /// There is no key to sign with.
+    #[error("no key signs tokens")]
+    NoKey(#[source] KeyringError),
+    /// The key did not sign.
+    #[error("the token could not be signed")]
+    Sign(#[source] SignError),
+}
+
+/// The desk where tokens are issued: everything a decision needs, nothing of HTTP.
+pub struct IssueDesk {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for ids.
+    pub entropy: Arc<dyn Entropy>,
+    /// `iss` of the tokens.
+    pub issuer: Issuer,
+    /// Who may prove himself.
+    pub actors: Arc<Actors>,
+    /// Who the targets are.
+    pub directory: Arc<Directory>,
+    /// Who may act for whom.
+    pub policy: Arc<PolicyStore>,
+    /// What signs.
+    pub keyring: Arc<Keyring>,
+    /// What records.
+    pub log: Log,
+    /// What verifies our own tokens.
+    pub checker: Arc<Checker>,
+}
+
+/// Whether somebody outside may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// The directory is asked.
+    Up,
+    /// Only what is known already counts.
+    AtWhatIsKnown,
+}
+
+/// What the policy would say.
+#[derive(Debug)]
+pub enum Explained {
+    /// It was not even asked.
+    Refused(Denial),
+    /// This.
+    Answer {
+        /// Which rule, in a sentence, with which limits.
+        verdict: Verdict,
+        /// Of whom nothing is known because nobody was asked.
+        unknown: Vec<&'static str>,
+    },
+}
+
+/// A decision in favour: who acts, for whom, within which limits.
+struct Decided {
+    act: Act,
+    assurance: Assurance,
+    target: Target,
+    limits: Limits,
+}
+
+impl IssueDesk {
+    /// Mints a token, or says why not; either way the attempt is in the log when this returns `Ok`.
+    ///
+    /// # Errors
+    /// [`IssueError`] when the attempt could not be recorded: then nothing may be answered but 503.
+    pub async fn mint(&self, caller: &Caller<'_>, ask: Ask) -> Result<Result<Minted, Denial>, IssueError> {
+        let now = self.clock.now();
+        let mut event = first_event(caller, &ask);
+        match self.decide(caller, &ask, now, &mut event).await {
+            Ok(decided) => self.sign_and_release(caller, decided, event, now).await,
+            Err(denial) => {
+                self.log.deny(event, &denial.rule).await?;
+                Ok(Err(denial))
+            }
+        }
+    }
+
+    /// Everything up to the signature; `event` learns who and whom as soon as that is known.
+    async fn decide(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        now: DateTime<Utc>,
+        event: &mut Event,
+    ) -> Result<Decided, Denial> {
+        if !caller.client.may(ClientScope::Issue) {
+            return Err(Denial::scope(ClientScope::Issue));
+        }
+        let target = self.target(caller, &ask.subject, now)?;
+        event.personal.subject = Some(target.id.clone());
+        let mut actor = self.who(caller, ask, now, Look::Up).await?;
+        if let Some(may_act) = &target.may_act
+            && !subject::may_act_allows(may_act, &actor.act, caller.client.id.as_str())
+        {
+            return Err(Denial::may_act());
+        }
+        if let Some(parent) = &target.parent {
+            // TE-9: the new actor outermost, the earlier ones nested, none dropped.
+            actor.act.act = Some(Box::new(parent.act.clone()));
+        }
+        event.personal.actor = Some(actor.act.clone());
+        event.assurance = Some(actor.assurance);
+        let question = self.question(caller, ask, &target, actor, now, Look::Up).await?;
+        let policy = self.policy.current();
+        event.policy = Some(policy.version().to_owned());
+        match policy.decide(&question) {
+            Verdict::Granted { limits, .. } if limits.require_approval && !limits.break_glass => {
+                Err(Denial::not_offered(
+                    "approval_required",
+                    "A colleague would have to approve this first, and approvals are not offered yet.",
+                ))
+            }
+            Verdict::Granted { limits, .. } if limits.ticket_lookup => Err(Denial::not_offered(
+                "ticket_lookup",
+                "The ticket would have to be looked up first, and look-ups are not offered yet.",
+            )),
+            Verdict::Granted { rule, limits } => {
+                event.rule = Some(rule);
+                let ActorFacts { act, assurance, .. } = question.actor;
+                Ok(Decided { act, assurance, limits, target })
+            }
+            Verdict::Denied { rule, message, refusal } => {
+                Err(Denial { rule, message, kind: DenialKind::Policy(refusal) })
+            }
+        }
+    }
+
+    /// Everything the policy may look at.
+    async fn question(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        target: &Target,
+        actor: ActorFacts,
+        now: DateTime<Utc>,
+        look: Look,
+    ) -> Result<Question, Denial> {
+        let client = caller.client;
+        let audience = match (&target.parent, &ask.audience) {
+            (Some(parent), None) => parent.aud.clone(),
+            (Some(parent), Some(asked)) if asked.iter().any(|a| !parent.aud.contains(a)) => {
+                return Err(Denial::wider_audience());
+            }
+            (_, asked) => attempt::audience(client, asked.as_deref())?,
+        };
+        let scope = match (&target.parent, &ask.scope) {
+            (Some(parent), None) => Some(parent.scope.clone()),
+            (Some(parent), Some(asked)) => Some(asked.intersection(&parent.scope)),
+            (None, asked) => asked.clone(),
+        };
+        Ok(Question {
+            action: if target.parent.is_some() { Action::Delegate } else { Action::Impersonate },
+            issuer: actor.act.iss.clone(),
+            target: TargetFacts { id: target.id.clone(), person: self.person(&target.id, look).await? },
+            client: ClientFacts {
+                id: client.id.clone(),
+                name: client.name.clone(),
+                may_assert: client.may_assert(&actor.act.sub, None),
+                clerk: client.profile == Profile::Clerk,
+            },
+            reason: ask.reason.clone(),
+            ticket: ask.ticket.clone(),
+            lifetime_seconds: ask.expires_in_seconds,
+            scope,
+            audience,
+            by_code: false,
+            now,
+            address: caller.address,
+            targets_last_hour: self.targets_last_hour(&actor.act, now).await?,
+            actor,
+        })
+    }
+
+    /// Counted in the log, and only when the policy looks at it.
+    async fn targets_last_hour(&self, actor: &Act, now: DateTime<Utc>) -> Result<u32, Denial> {
+        if !self.policy.current().counts_targets() {
+            return Ok(0);
+        }
+        let since = now - TimeDelta::hours(1);
+        self.log.targets_since(actor, since).await.map_err(|_| Denial::unreachable("the log"))
+    }
+
+    /// Who acts: proven by his own token, named by a client that may, or the client itself.
+    async fn who(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        now: DateTime<Utc>,
+        look: Look,
+    ) -> Result<ActorFacts, Denial> {
+        match &ask.actor {
+            Requested::Proven { token, claimed, declared } => {
+                let proven = self.actors.verify_actor_token(token, *declared, now).await;
+                let proven = proven.map_err(|error| match error {
+                    ActorTokenError::NotAcceptable(reason) => Denial::actor_token(&reason.to_string()),
+                    ActorTokenError::Unreachable { .. } => Denial::unreachable("the actor's issuer"),
+                })?;
+                let facts = proven.facts.clone();
+                if claimed.as_ref().is_some_and(|sub| *sub != facts.act.sub) {
+                    return Err(Denial::actor_mismatch());
+                }
+                let person = self.person(&facts.act.sub, look).await?;
+                Ok(ActorFacts { person, ..facts })
+            }
+            Requested::Asserted(sub) => {
+                if !caller.client.may(ClientScope::AssertActor) {
+                    return Err(Denial::scope(ClientScope::AssertActor));
+                }
+                // An asserted actor never carries a trusted issuer's name (contract.md §6).
+                let act = Act { sub: sub.clone(), iss: None, act: None };
+                Ok(ActorFacts { person: self.person(sub, look).await?, ..nobody(act, Assurance::Asserted) })
+            }
+            Requested::TheClient => {
+                let sub = Sub::try_from(caller.client.id.as_str())
+                    .map_err(|_| Denial::actor_token("it is missing"))?;
+                let act = Act { sub, iss: Some(self.issuer.clone()), act: None };
+                Ok(nobody(act, Assurance::Verified))
+            }
+        }
+    }
+
+    async fn person(&self, id: &Sub, look: Look) -> Result<Option<Person>, Denial> {
+        match look {
+            Look::Up => self.directory.look_up(id).await.map_err(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the directory could not be asked");
+                Denial::unreachable("the directory")
+            }),
+            Look::AtWhatIsKnown => Ok(match self.directory.cached(id) {
+                Cached::Known(person) => Some(person),
+                Cached::NotThere | Cached::NotAsked => None,
+            }),
+        }
+    }
+
+    /// What the policy would say, without asking anybody outside and without minting; recorded all the same.
+    ///
+    /// # Errors
+    /// [`LogError`] when the question could not be recorded.
+    pub async fn explain(&self, caller: &Caller<'_>, ask: Ask) -> Result<Explained, LogError> {
+        let now = self.clock.now();
+        let mut event = Event { typ: EventType::Explain, decision: None, ..first_event(caller, &ask) };
+        let explained = match self.explain_question(caller, &ask, now).await {
+            Err(denial) => Explained::Refused(denial),
+            Ok(question) => {
+                let policy = self.policy.current();
+                event.policy = Some(policy.version().to_owned());
+                Explained::Answer { verdict: policy.decide(&question), unknown: self.not_asked(&question) }
+            }
+        };
+        let (would, rule) = match &explained {
+            Explained::Refused(denial) => ("denied", denial.rule.clone()),
+            Explained::Answer { verdict, .. } => (verdict.decision(), verdict.rule().to_owned()),
+        };
+        event.rule = Some(rule);
+        event.detail = Some(std::iter::once(("would".to_owned(), would.into())).collect());
+        self.log.record(Record::of(event)).await?;
+        Ok(explained)
+    }
+
+    async fn explain_question(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        now: DateTime<Utc>,
+    ) -> Result<Question, Denial> {
+        if !caller.client.may(ClientScope::Issue) {
+            return Err(Denial::scope(ClientScope::Issue));
+        }
+        let target = self.target(caller, &ask.subject, now)?;
+        let mut actor = self.who(caller, ask, now, Look::AtWhatIsKnown).await?;
+        if let Some(parent) = &target.parent {
+            actor.act.act = Some(Box::new(parent.act.clone()));
+        }
+        self.question(caller, ask, &target, actor, now, Look::AtWhatIsKnown).await
+    }
+
+    /// Of whom nothing is known because nobody was asked.
+    fn not_asked(&self, question: &Question) -> Vec<&'static str> {
+        let unasked =
+            |id: &Sub| matches!(self.directory.cached(id), Cached::NotAsked) && !self.directory.is_none();
+        let mut out = Vec::new();
+        if unasked(&question.actor.act.sub) {
+            out.push("actor");
+        }
+        if unasked(&question.target.id) {
+            out.push("target");
+        }
+        out
+    }
+
+    async fn sign_and_release(
+        &self,
+        caller: &Caller<'_>,
+        decided: Decided,
+        event: Event,
+        now: DateTime<Utc>,
+    ) -> Result<Result<Minted, Denial>, IssueError> {
+        let Decided { act, assurance, target, limits } = decided;
+        let iat = now.duration_trunc(TimeDelta::seconds(1)).unwrap_or(now);
+        let own_end = iat + TimeDelta::seconds(i64::from(limits.lifetime_seconds));
+        let exp = target.parent.as_ref().map_or(own_end, |parent| own_end.min(parent.exp));
+        let claims = ActorClaims {
+            iss: self.issuer.clone(),
+            sub: target.id,
+            aud: limits.audience,
+            exp,
+            iat,
+            nbf: iat,
+            jti: Jti::generate(now, &*self.entropy),
+            client_id: caller.client.id.clone(),
+            scope: limits.scope,
+            sid: GrantId::generate(now, &*self.entropy),
+            actor_assurance: assurance,
+            azp: None,
+            act,
+        };
+        let signer = self.keyring.token_signer().map_err(IssueError::NoKey)?;
+        let parent = target.parent.map(|parent| parent.grant);
+        let grant = GrantRow {
+            id: claims.sid.clone(),
+            jti: claims.jti.clone(),
+            client: claims.client_id.clone(),
+            kid: signer.kid().clone(),
+            aud: claims.aud.clone(),
+            scope: claims.scope.clone(),
+            assurance: claims.actor_assurance,
+            iat: claims.iat,
+            exp: claims.exp,
+            created_at: now,
+            parent: parent.clone(),
+        };
+        let mut conditions = vec![Condition::ClientActive(claims.client_id.clone())];
+        conditions.extend(parent.map(Condition::GrantLive));
+        conditions.extend(limits.max_targets_per_hour.map(|max| Condition::TargetsBelow {
+            actor: claims.act.clone(),
+            subject: claims.sub.clone(),
+            max,
+        }));
+        let token = UnreleasedToken::sign(&*signer, TOKEN_TYPE, claims).map_err(IssueError::Sign)?;
+        let released = self.log.release(token, event, conditions, vec![Effect::InsertGrant(grant)]).await?;
+        Ok(match released {
+            Ok(token) => Ok(Minted { token, created_at: now }),
+            Err(recorded) => Err(Denial::condition(recorded.rule())),
+        })
+    }
+}
+
+/// An actor of whom nothing is known but who he is.
+fn nobody(act: Act, assurance: Assurance) -> ActorFacts {
+    ActorFacts {
+        act,
+        assurance,
+        roles: Vec::new(),
+        groups: Vec::new(),
+        org: None,
+        acr: None,
+        amr: Vec::new(),
+        auth_time: None,
+        person: None,
+    }
+}
+
+/// The entry of an attempt as far as the request alone tells.
+fn first_event(caller: &Caller<'_>, ask: &Ask) -> Event {
+    Event {
+        decision: Some(Decision::Granted),
+        client: Some(caller.client.id.clone()),
+        req: Some(caller.request.clone()),
+        aud: ask.audience.clone().unwrap_or_default(),
+        scope: ask.scope.clone(),
+        personal: Personal {
+            actor: match &ask.actor {
+                Requested::Asserted(sub) | Requested::Proven { claimed: Some(sub), .. } => {
+                    Some(Act { sub: sub.clone(), iss: None, act: None })
+                }
+                Requested::Proven { claimed: None, .. } | Requested::TheClient => None,
+            },
+            subject: match &ask.subject {
+                Subject::Id(id) => Some(id.clone()),
+                Subject::SignedByClient(_) | Subject::ActorToken(_) => None,
+            },
+            reason: ask.reason.clone(),
+            ticket: ask.ticket.clone(),
+            address: caller.address,
+        },
+        ..Event::new(EventType::Issue)
+    }
+}

@@ -1,5 +1,380 @@
 //! The issuance log: every attempt, granted or denied, is sealed here before anything is answered.
+//!
+//! [`Log::record`] and [`Log::release`] are the only ways out of the service for a decision: they return
+//! after the entry, its place in the tree and the tree's head are durable in one transaction.
 
+mod batcher;
+pub mod body;
+pub mod checkpoint;
+mod clock_guard;
+mod conditions;
+pub mod head;
+pub mod note;
+pub mod proof;
+pub mod read;
 pub mod record;
+pub mod release;
+mod space;
+pub mod tree;
+pub mod verify;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub use checkpoint::{Checkpoint, CheckpointSigner};
+pub use read::{
+    Consistency, Cursor, CursorError, EntryFilter, Grant, GrantFilter, GrantStatus, LogEntry, Lookup, Page,
+    PersonalData, ReadError, Tile,
+};
 pub use record::{Condition, Decision, Effect, Event, EventType, GrantRow, Personal, Record};
+pub use release::{RecordedDenial, ReleasedToken, UnreleasedToken};
+
+use crate::server::store::append::Writer;
+use crate::server::store::{Db, StoreError};
+use crate::token::{Clock, Entropy};
+use batcher::{Batcher, Counters, Published, Queued};
+use body::BodyError;
+use clock_guard::ClockGuard;
+use head::Head;
+use space::Space;
+
+/// How the log runs.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The name of this process among replicas, stored with each head.
+    pub replica: String,
+    /// The most bytes the log may take on PostgreSQL (`LOG_MAX_BYTES`); the last 5 % are the reserve.
+    pub max_bytes: Option<u64>,
+    /// How many records may wait; one more is refused.
+    pub queue: usize,
+    /// The most records of one transaction.
+    pub batch: usize,
+    /// After how long without an entry a heartbeat is written.
+    pub heartbeat: Duration,
+    /// Whether the database server's clock must agree with this process's (off where the clock is fixed).
+    pub compare_database_clock: bool,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            replica: "1".into(),
+            max_bytes: None,
+            queue: 4096,
+            batch: 256,
+            heartbeat: Duration::from_secs(300),
+            compare_database_clock: true,
+        }
+    }
+}
+
+/// Why nothing was recorded. Every variant is a 503 with `Retry-After`, for grants and denials alike.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// More records wait than the queue takes.
+    #[error("the issuance log has too much to do")]
+    Overloaded,
+    /// The database did not record it, or did not say that it did.
+    #[error("the issuance log cannot record now")]
+    Unavailable(#[source] StoreError),
+    /// Only the reserve of free space is left.
+    #[error("the issuance log is full but for its reserve")]
+    Full,
+    /// The clock stands more than two seconds behind the log's newest entry.
+    #[error("the clock is behind the issuance log")]
+    ClockBehind,
+    /// The clock was set, or differs from the database's.
+    #[error("the clock jumped, or disagrees with the database's")]
+    ClockJumped,
+    /// The event cannot be written down faithfully: a defect of the caller.
+    #[error("the event cannot be recorded")]
+    Unrecordable(#[from] BodyError),
+    /// The log has stopped for good; the process should exit.
+    #[error("the issuance log has stopped")]
+    Stopped(#[source] Fatal),
+    /// The log was closed.
+    #[error("the issuance log is closed")]
+    Closed,
+}
+
+impl LogError {
+    /// When it is worth trying again, seconds (`Retry-After`).
+    #[must_use]
+    pub const fn retry_after_seconds(&self) -> u32 {
+        match self {
+            Self::Overloaded | Self::Unavailable(_) => 1,
+            Self::ClockBehind | Self::ClockJumped | Self::Closed | Self::Stopped(_) => 10,
+            Self::Full | Self::Unrecordable(_) => 60,
+        }
+    }
+}
+
+impl From<StoreError> for LogError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+/// The database holds another log than this process wrote to: nothing may be recorded any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    /// Entries that were committed are gone.
+    #[error("ROLLBACK: the database has {database} entries, this process saw {seen} committed")]
+    Rollback {
+        /// Entries in the database.
+        database: u64,
+        /// Entries this process saw committed.
+        seen: u64,
+    },
+    /// The log has another past than the one this process saw.
+    #[error("FORK: the log's first {size} entries are not the ones this process saw committed")]
+    Fork {
+        /// The size at which both differ.
+        size: u64,
+    },
+    /// Somebody began a new epoch; a restart continues there.
+    #[error("the database is in epoch {database}, this process signs for epoch {seen}")]
+    Epoch {
+        /// The database's epoch.
+        database: u32,
+        /// This process's epoch.
+        seen: u32,
+    },
+    /// The newest head does not hold together.
+    #[error("the newest head of the log is damaged: {0}")]
+    Corrupt(&'static str),
+}
+
+/// Proof that a record is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its place in the tree of `epoch`.
+    pub index: u64,
+    /// The log's epoch.
+    pub epoch: u32,
+    /// The time it was recorded at.
+    pub time: DateTime<Utc>,
+    /// The receipt: `c2sp.org/tlog-proof@v1` with a signed checkpoint.
+    pub proof: String,
+    /// The condition that did not hold: then the entry is a denial, and no effect took place.
+    pub failed: Option<Condition>,
+}
+
+/// How much the log has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Entries recorded.
+    pub records: u64,
+}
+
+/// The issuance log of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    signer: Arc<CheckpointSigner>,
+    queue: mpsc::Sender<Queued>,
+    published: watch::Receiver<Published>,
+    fatal: watch::Receiver<Option<Fatal>>,
+    closing: watch::Sender<bool>,
+    counters: Arc<Counters>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Log({})", self.0.signer.origin())
+    }
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database could not be asked, or is not set up safely.
+    #[error("the issuance log cannot be opened")]
+    Store(#[from] StoreError),
+    /// The newest entries do not verify.
+    #[error("the issuance log does not verify: {0}")]
+    Damaged(verify::Finding),
+    /// The signer is for another epoch than the database is in.
+    #[error("the log is in epoch {database}, the signer is for epoch {signer}")]
+    Epoch {
+        /// The database's epoch.
+        database: u32,
+        /// The signer's epoch.
+        signer: u32,
+    },
+}
+
+/// The epoch the database is in, from 1: what a [`CheckpointSigner`] is made for.
+///
+/// # Errors
+/// The database could not be asked, or its newest head is damaged.
+pub async fn current_epoch(db: &Db) -> Result<u32, StoreError> {
+    Ok(read::newest_head(db).await?.map_or(1, |head| head.epoch))
+}
+
+impl Log {
+    /// Opens the log after checking that its newest head and last 1 000 entries verify, and starts its task
+    /// on the current runtime.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: the service must not start.
+    pub async fn open(
+        db: Db,
+        signer: CheckpointSigner,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        options: LogOptions,
+    ) -> Result<Self, OpenError> {
+        db.check_durable().await?;
+        let head = match read::newest_head(&db).await? {
+            Some(head) if head.epoch != signer.epoch() => {
+                return Err(OpenError::Epoch { database: head.epoch, signer: signer.epoch() });
+            }
+            Some(head) => head,
+            None => Head::empty(signer.epoch()),
+        };
+        if let Some(finding) = verify::tail(&db, &head, verify::STARTUP_ENTRIES).await? {
+            return Err(OpenError::Damaged(finding));
+        }
+        let signer = Arc::new(signer);
+        let checkpoint = signer.sign(head.size(), head.root).into();
+        let (published, published_rx) = watch::channel(Published { head: head.clone(), checkpoint });
+        let (fatal, fatal_rx) = watch::channel(None);
+        let (closing, closing_rx) = watch::channel(false);
+        let (queue, queue_rx) = mpsc::channel(options.queue);
+        let counters = Arc::new(Counters::default());
+        let batcher = Batcher {
+            writer: Writer::new(&db),
+            db: db.clone(),
+            signer: Arc::clone(&signer),
+            guard: ClockGuard::new(&*clock),
+            space: Space::new(options.max_bytes),
+            clock,
+            entropy,
+            options,
+            floor: head,
+            queue: queue_rx,
+            published,
+            fatal,
+            closing: closing_rx,
+            counters: Arc::clone(&counters),
+        };
+        let task = Mutex::new(Some(tokio::spawn(batcher.run())));
+        Ok(Self(Arc::new(Inner {
+            db,
+            signer,
+            queue,
+            published: published_rx,
+            fatal: fatal_rx,
+            closing,
+            counters,
+            task,
+        })))
+    }
+
+    /// Records one attempt and returns once it is durable. Dropping the future is harmless: the attempt may
+    /// be recorded or not, and nothing was released.
+    ///
+    /// # Errors
+    /// Nothing may be answered but 503: the record is not known to be durable.
+    pub async fn record(&self, record: Record) -> Result<Recorded, LogError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.queue.try_send(Queued { record, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LogError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => self.stopped(),
+        })?;
+        answered.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    fn stopped(&self) -> LogError {
+        self.0.fatal.borrow().clone().map_or(LogError::Closed, LogError::Stopped)
+    }
+
+    /// The newest signed checkpoint, other replicas' entries included.
+    ///
+    /// # Errors
+    /// The database could not be asked, or holds less than this process saw committed.
+    pub async fn checkpoint(&self) -> Result<String, LogError> {
+        let seen = self.0.published.borrow().clone();
+        let head = read::newest_head(&self.0.db).await?.unwrap_or_else(|| Head::empty(self.0.signer.epoch()));
+        if head.epoch != seen.head.epoch {
+            let (database, seen) = (head.epoch, seen.head.epoch);
+            return Err(LogError::Stopped(Fatal::Epoch { database, seen }));
+        }
+        if head.size() < seen.head.size() {
+            let (database, seen) = (head.size(), seen.head.size());
+            return Err(LogError::Stopped(Fatal::Rollback { database, seen }));
+        }
+        if head.size() == seen.head.size() {
+            return Ok(seen.checkpoint.to_string());
+        }
+        // only committed heads can be seen, and a commit is durable before it is seen
+        Ok(self.0.signer.sign(head.size(), head.root))
+    }
+
+    /// The checkpoint of the last entry this process recorded, without asking the database.
+    #[must_use]
+    pub fn known_checkpoint(&self) -> String {
+        self.0.published.borrow().checkpoint.to_string()
+    }
+
+    /// The key checkpoints verify with, in note form.
+    #[must_use]
+    pub fn vkey(&self) -> String {
+        self.0.signer.verifier().vkey()
+    }
+
+    /// The log's name: `host/audit/<epoch>`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.0.signer.origin()
+    }
+
+    /// The epoch recorded in.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.0.signer.epoch()
+    }
+
+    /// The database the log lives in, for reads.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    /// What this process has recorded so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read()
+    }
+
+    /// Waits until the log stops for good; the process should then exit. Never returns after [`Log::close`].
+    pub async fn fatal(&self) -> Fatal {
+        let mut fatal = self.0.fatal.clone();
+        loop {
+            if let Some(fatal) = fatal.borrow_and_update().clone() {
+                return fatal;
+            }
+            if fatal.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Records what is queued, then stops. Later records are refused.
+    pub async fn close(&self) {
+        self.0.closing.send_replace(true);
+        if let Some(task) = self.0.task.lock().await.take() {
+            let _ = task.await;
+        }
+    }
+}

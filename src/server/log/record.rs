@@ -198,6 +198,18 @@ impl Event {
 pub enum Condition {
     /// The client exists and is not disabled.
     ClientActive(ClientId),
+    /// The grant exists, is not revoked and has not ended.
+    GrantLive(GrantId),
+    /// With this target, `actor` (by `sub` and `iss` of the outermost `act`) was granted no more than `max`
+    /// different targets in the last hour.
+    TargetsBelow {
+        /// Who acts.
+        actor: Act,
+        /// Whom for, this time.
+        subject: Sub,
+        /// The most different targets.
+        max: u32,
+    },
 }
 
 impl Condition {
@@ -206,6 +218,8 @@ impl Condition {
     pub const fn rule(&self) -> &'static str {
         match self {
             Self::ClientActive(_) => "client_disabled",
+            Self::GrantLive(_) => "grant_ended",
+            Self::TargetsBelow { .. } => "targets_per_hour",
         }
     }
 }
@@ -240,6 +254,8 @@ pub struct GrantRow {
     pub exp: DateTime<Utc>,
     /// When it was asked for, to the millisecond.
     pub created_at: DateTime<Utc>,
+    /// The grant it was delegated from.
+    pub parent: Option<GrantId>,
 }
 
 /// One attempt on its way into the log.
@@ -253,4 +269,20 @@ pub struct Record {
     pub effects: Vec<Effect>,
     /// Whether the record may use the reserve of free space: revocation, stop, key and erase entries only.
     pub may_use_reserve: bool,
+}
+
+impl Record {
+    /// A record of `event` that depends on nothing and changes nothing else.
+    #[must_use]
+    pub const fn of(event: Event) -> Self {
+        Self { event, conditions: Vec::new(), effects: Vec::new(), may_use_reserve: false }
+    }
+
+    /// The same record, let into the reserve of free space and past a wrong clock: for revocation, stop, key
+    /// and erase entries only, which must never wait.
+    #[must_use]
+    pub fn from_the_reserve(mut self) -> Self {
+        self.may_use_reserve = true;
+        self
+    }
 }

@@ -1,10 +1,32 @@
 //! May A act for B, and with which limits: a pure function of values.
+//!
+//! [`Policy::decide`] answers a [`Question`]; nothing here reads a clock, a network or (but for loading) a file.
+//! The rules are Cedar, with limits as annotations on the permits; what no rule may loosen is Rust, in `decide`.
+
+mod annotations;
+pub mod builtin;
+mod decide;
+mod entities;
+mod expect;
+mod explain;
+mod facts;
+mod generate;
+mod limits;
+mod load;
+mod store;
 
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 
 use crate::token::{Act, Assurance, Audience, ClientId, Issuer, Scope, Sub};
+
+pub use expect::{CaseResult, Difference, Expectations, ExpectationsError, TestReport};
+pub use explain::{Explanation, Outcome, RuleTrace};
+pub use facts::{FactsError, question_from_json};
+pub use generate::{PermitRequest, permit_for_client};
+pub use load::{Policy, PolicyError, Problem, SCHEMA, Source};
+pub use store::{PolicyStore, Reload};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -137,6 +159,8 @@ pub struct Limits {
     pub break_glass: bool,
     /// More targets than this in an hour are refused inside the append; `None`: no limit.
     pub max_targets_per_hour: Option<u32>,
+    /// The ticket has to be looked up before anything is signed; without an answer nothing is.
+    pub ticket_lookup: bool,
 }
 
 /// What the actor could do to be allowed after all (RFC 9470's terms).
@@ -188,3 +212,9 @@ pub const DEFAULT_LIFETIME_SECONDS: u32 = 600;
 pub const MAX_LIFETIME_SECONDS: u32 = 900;
 /// No policy can grant more, seconds.
 pub const LIFETIME_CAP_SECONDS: u32 = 3600;
+/// What stands for every scope: a permit's `@scope("*")`, and the full access that profile `clerk` needs.
+pub const FULL_ACCESS_SCOPE: &str = "*";
+/// Lifetime in profile `clerk` unless a permit says otherwise, seconds (contract.md §6).
+pub const CLERK_LIFETIME_SECONDS: u32 = 300;
+/// No permit can grant more in profile `clerk`, seconds: its verifiers see no revocation.
+pub const CLERK_LIFETIME_CAP_SECONDS: u32 = 900;

@@ -1,0 +1,66 @@
+//! A service that reads both identities, in axum.
+//!
+//! ```text
+//! cargo run -- dev                                      # in one terminal: Stagedoor on http://127.0.0.1:8080
+//! cargo run --features axum --example downstream_axum -- \
+//!     http://127.0.0.1:8080 https://api.example.com 127.0.0.1:3000
+//! curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:3000/orders
+//! ```
+//!
+//! Two more arguments, an issuer and the address of its keys, add the company's own issuer, whose ordinary
+//! tokens `/me` takes.
+
+use std::sync::Arc;
+
+use axum::{Router, routing::get};
+use stagedoor::guard::{Identity, Impersonable, axum::GuardLayer, remote::RemoteKeys};
+use stagedoor::token::{Issuer, TrustedIssuer, Verifier};
+
+stagedoor::action!(Read = "read");
+
+/// Refuses everybody who acts as somebody else: it says nothing about impersonation.
+async fn me(who: Identity) -> String {
+    format!("you are {}\n", who.user)
+}
+
+/// Opted in: support may look, with the scope `read`.
+async fn orders(who: Impersonable<Read>) -> String {
+    let by = who.actor.as_ref().map_or(String::new(), |actor| format!(" (shown to {})", actor.sub));
+    format!("the orders of {}{by}\n", who.user)
+}
+
+async fn health() -> &'static str {
+    "fine\n"
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let mut arg = |default: &str| args.next().unwrap_or_else(|| default.to_owned());
+    let issuer: Issuer = arg("http://127.0.0.1:8080").parse()?;
+    let audience = arg("https://api.example.com").parse::<stagedoor::token::Audience>()?;
+    let listen = arg("127.0.0.1:3000");
+    let (home, home_keys) = (arg(""), arg(""));
+
+    let mut builder =
+        Verifier::builder().issuer(TrustedIssuer::stagedoor(issuer.clone()).audience(audience.clone()));
+    if !home.is_empty() {
+        builder = builder.issuer(TrustedIssuer::home(home.parse()?).audience(audience));
+    }
+    let verifier = Arc::new(builder.build()?);
+    let mut keys = RemoteKeys::of(&verifier).jwks(&issuer, &format!("{issuer}/.well-known/jwks.json"))?;
+    if !home.is_empty() {
+        keys = keys.jwks(&home.parse()?, &home_keys)?;
+    }
+    let _keys = keys.start().await?;
+
+    let app = Router::new()
+        .route("/me", get(me))
+        .route("/orders", get(orders))
+        .route("/health", get(health))
+        .layer(GuardLayer::observe(verifier.clone()))
+        .with_state(verifier);
+    let listener = tokio::net::TcpListener::bind(&listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}

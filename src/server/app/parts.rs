@@ -1,0 +1,138 @@
+//! Builds the parts from the settings, each in its own words.
+
+use std::sync::Arc;
+
+use super::AppError;
+use crate::server::actors::{Actors, IssuerConfig, KeySource};
+use crate::server::config::{self, Config};
+use crate::server::directory::{BearerToken, Directory, DirectoryConfig, IdAttribute, ScimConfig};
+use crate::server::gates::Gates;
+use crate::server::outbound::{Outbound, OutboundConfig};
+use crate::server::policy::{Policy, PolicyStore};
+use crate::token::AudienceRule;
+use crate::token::revocation::Revocations;
+use crate::token::{Clock, Issuer, KeySet, TrustedIssuer, Verifier};
+
+/// The one outbound client: every configured destination, and nothing else.
+pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
+    let mut destinations = Vec::new();
+    for issuer in &config.issuers {
+        match &issuer.keys {
+            config::KeySource::Discovery(url) | config::KeySource::JwksUrl(url) => {
+                destinations.push(url.clone())
+            }
+            config::KeySource::JwksFile(_) => {}
+        }
+        if let config::KeySource::Discovery(_) = issuer.keys {
+            // The key set that the metadata names must live at the issuer itself.
+            destinations.push(issuer.iss.to_string());
+        }
+    }
+    if let config::DirectoryConfig::Scim { url, .. } = &config.directory {
+        destinations.push(url.clone());
+    }
+    let ca_bundle_pem =
+        match &config.outbound.ca_bundle {
+            None => None,
+            Some(path) => Some(std::fs::read(path).map_err(|e| {
+                AppError::Refused(format!("CA_BUNDLE {} cannot be read: {e}", path.display()))
+            })?),
+        };
+    let (mut private_networks, mut private_hosts) = (Vec::new(), Vec::new());
+    for allowed in &config.outbound.allow_private_hosts {
+        match allowed {
+            config::PrivateHost::Net(net) => private_networks.push(*net),
+            config::PrivateHost::Name(name) => private_hosts.push(name.clone()),
+        }
+    }
+    Outbound::new(&OutboundConfig {
+        destinations,
+        private_networks,
+        private_hosts,
+        allow_http: config.outbound.allow_http,
+        ca_bundle_pem,
+    })
+    .map_err(AppError::failed("the outbound client cannot be set up"))
+}
+
+/// Where people are looked up.
+pub fn directory(config: &Config, outbound: &Outbound, clock: Arc<dyn Clock>) -> Result<Directory, AppError> {
+    let directory = match &config.directory {
+        config::DirectoryConfig::None => DirectoryConfig::None,
+        config::DirectoryConfig::File { path } => DirectoryConfig::File { path: path.clone() },
+        config::DirectoryConfig::Scim { url, token, cache_seconds } => DirectoryConfig::Scim(ScimConfig {
+            url: url.clone(),
+            token: BearerToken::Text(
+                token.as_ref().map(|secret| zeroize::Zeroizing::new(secret.expose().to_owned())).ok_or_else(
+                    || {
+                        AppError::Refused(
+                            "[directory] needs token_file: the SCIM server's bearer token".into(),
+                        )
+                    },
+                )?,
+            ),
+            cache_seconds: *cache_seconds,
+            id_attribute: IdAttribute::default(),
+        }),
+    };
+    Directory::open(directory, outbound, clock).map_err(AppError::failed("the directory cannot be opened"))
+}
+
+/// Whose tokens prove who an actor is.
+pub fn actors(
+    config: &Config,
+    own: &Issuer,
+    outbound: &Outbound,
+    clock: Arc<dyn Clock>,
+) -> Result<Actors, AppError> {
+    let issuers = config.issuers.iter().map(issuer).collect();
+    Actors::new(own, issuers, outbound, clock).map_err(AppError::failed("the trusted issuers cannot be used"))
+}
+
+fn issuer(config: &config::IssuerConfig) -> IssuerConfig {
+    IssuerConfig {
+        iss: config.iss.clone(),
+        source: match &config.keys {
+            config::KeySource::Discovery(url) => KeySource::Discovery(url.clone()),
+            config::KeySource::JwksUrl(url) => KeySource::JwksUrl(url.clone()),
+            config::KeySource::JwksFile(path) => KeySource::JwksFile(path.clone()),
+        },
+        audiences: config.audiences.clone(),
+        clients: config.clients.clone(),
+        algs: config.algs.clone(),
+        typ: config.typ.clone(),
+        roles_path: config.roles_path.clone(),
+        groups_path: config.groups_path.clone(),
+        org_path: config.org_path.clone(),
+        id_token: config.id_token,
+        max_age_seconds: config.max_age_seconds,
+    }
+}
+
+/// The policy in force: the configured one, or the one that is shipped.
+pub fn policy(config: &Config, dev: bool) -> Result<PolicyStore, AppError> {
+    let policy = match &config.policy_path {
+        None if dev => Policy::shipped_dev(),
+        None => Policy::shipped_default(),
+        Some(path) => Policy::from_path(path).map_err(AppError::failed("the policy cannot be used"))?,
+    };
+    Ok(PolicyStore::new(policy))
+}
+
+/// The forward-authentication points, over a verifier that trusts our own issuer and the company's.
+pub fn gates(
+    config: &Config,
+    own: &Issuer,
+    keys: KeySet,
+    revocations: Arc<dyn Revocations>,
+    clock: Arc<dyn Clock>,
+) -> Result<Gates, AppError> {
+    let ours = TrustedIssuer::stagedoor(own.clone()).audience_rule(AudienceRule::Any);
+    let mut verifier = Verifier::builder().issuer_with_keys(ours, keys).clock(clock).revocations(revocations);
+    for issuer in &config.issuers {
+        // The gate names its one audience; which client a user's token was issued to is the product's affair.
+        verifier = verifier.issuer(TrustedIssuer::home(issuer.iss.clone()).audience_rule(AudienceRule::Any));
+    }
+    let verifier = verifier.build().map_err(AppError::failed("the gates cannot be set up"))?;
+    Ok(Gates::new(Arc::new(verifier), &config.gates))
+}

@@ -1,0 +1,129 @@
+//! Talking to a running server, as a client of it.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use serde_json::Value;
+
+use crate::server::config::{Environment, Secret, is_loopback};
+
+/// Where a server is when nobody says.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// The largest answer that is read, bytes.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a running server gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Not an address a secret may travel to.
+    #[error("--url {0}")]
+    Url(String),
+    /// No secret.
+    #[error(
+        "STAGEDOOR_CLIENT_SECRET is missing; set it to a client's secret (`stagedoor client create` prints one)"
+    )]
+    NoSecret,
+    /// Nobody there, or too slow.
+    #[error("{url} did not answer; check that the server runs, or name it with --url")]
+    Unreachable {
+        /// Which server.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The server said no.
+    #[error("the server refused ({status}): {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What the server says.
+        message: String,
+    },
+    /// Not an answer of this service.
+    #[error("{url} answered something else than this service does; check --url")]
+    NotOurs {
+        /// Which server.
+        url: String,
+    },
+}
+
+/// A server to talk to.
+pub struct Api {
+    base: Url,
+    http: reqwest::Client,
+    secret: Option<Secret>,
+}
+
+impl Api {
+    /// The server at `url`, else at `STAGEDOOR_URL`, else on this machine; as `STAGEDOOR_CLIENT_SECRET` says.
+    pub fn new(url: Option<&str>, environment: &Environment) -> Result<Self, super::CliError> {
+        let base = base(url.or(environment.url()).unwrap_or(DEFAULT_URL))?;
+        let http = client(base.scheme() == "http")
+            .map_err(|source| ApiError::Unreachable { url: base.to_string(), source })?;
+        Ok(Self { base, http, secret: environment.client_secret()? })
+    }
+
+    /// Posts a JSON body to `path` and reads the JSON answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
+        let secret = self.secret.as_ref().ok_or(ApiError::NoSecret)?;
+        let url = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
+        let request = self.http.post(url).bearer_auth(secret.expose()).json(body);
+        let unreachable = |source| ApiError::Unreachable { url: self.base.to_string(), source };
+        let mut answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > MAX_ANSWER_BYTES {
+                return Err(ApiError::NotOurs { url: self.base.to_string() });
+            }
+        }
+        let body: Value =
+            serde_json::from_slice(&bytes).map_err(|_| ApiError::NotOurs { url: self.base.to_string() })?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = body["detail"].as_str().or(body["title"].as_str()).unwrap_or("it gave no reason");
+        Err(ApiError::Refused { status: status.as_u16(), message: message.to_owned() })
+    }
+}
+
+/// An HTTP client for one command: no redirects, which would carry the secret elsewhere.
+pub fn client(plain: bool) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("stagedoor/", env!("CARGO_PKG_VERSION")));
+    // Plain http needs no authorities, and an image without any could not build the client.
+    if plain { builder.tls_certs_only([]).no_proxy() } else { builder.https_only(true) }.build()
+}
+
+fn base(text: &str) -> Result<Url, ApiError> {
+    let url =
+        Url::parse(text).map_err(|e| ApiError::Url(format!("is not an address ({e}); write https://…")))?;
+    let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
+    let local = host == "localhost" || host.parse().is_ok_and(is_loopback);
+    if url.scheme() == "https" || (url.scheme() == "http" && local) {
+        Ok(url)
+    } else {
+        Err(ApiError::Url("must be https, as a secret travels there (http for loopback only)".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_travels_encrypted_or_stays_on_this_machine() {
+        for good in ["https://a.example", "http://127.0.0.1:8080", "http://localhost", "http://[::1]:1/x"] {
+            assert!(base(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["http://a.example", "http://10.0.0.1", "ftp://a", "a.example", "http://localhost.evil.example"]
+        {
+            assert!(base(bad).is_err(), "{bad}");
+        }
+    }
+}

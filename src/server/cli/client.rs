@@ -1,0 +1,277 @@
+//! `stagedoor client …`: API clients and their secrets.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::open::open;
+use super::{CliError, Outcome, output};
+use crate::server::clients::{self, Client, ClientForm, Created, Profile, SecretKind};
+use crate::server::config::Config;
+use crate::server::keyring::{self, KeyPurpose};
+use crate::server::master_key::MasterKey;
+use crate::server::store::Db;
+use crate::token::{Alg, ClientId, Clock as _, SystemClock, SystemEntropy};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a client; its secret is printed once
+    Create {
+        #[command(flatten)]
+        form: Form,
+        /// Give it an `sk_test_` secret, which `serve` refuses
+        #[arg(long)]
+        test: bool,
+    },
+    /// Change a client; what is not named stays, '' clears a list
+    Update {
+        /// The client
+        id: ClientId,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Show the clients
+    List,
+    /// Disable a client for good: it authenticates no more
+    Disable {
+        /// The client
+        id: ClientId,
+    },
+    /// Give a client a new secret; it is printed once
+    RotateSecret {
+        /// The client
+        id: ClientId,
+        /// How long the old secrets are still accepted: 30s, 15m, 24h, 7d
+        #[arg(long, default_value = "24h", value_parser = duration)]
+        overlap: Duration,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Form {
+    /// A name, for people
+    #[arg(long)]
+    name: Option<String>,
+    /// What it may call, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "SCOPE")]
+    scopes: Option<Vec<String>>,
+    /// What it mints and verifies for; the first is its default
+    #[arg(long, num_args = 1.., value_name = "URI")]
+    audience: Option<Vec<String>>,
+    /// Actors it may name without proof: SUB or ISS#SUB, where * is any run of characters
+    #[arg(long, num_args = 1.., value_name = "PATTERN")]
+    may_assert: Option<Vec<String>>,
+    /// Algorithm of its assertions (private-key JWT)
+    #[arg(long)]
+    alg: Option<String>,
+    /// File with the public keys of its assertions, a JWK or JWK set
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+    /// Browser origin of its product
+    #[arg(long, num_args = 1.., value_name = "ORIGIN")]
+    origin: Option<Vec<String>>,
+    /// Where handoff codes are taken; {code} after the # only
+    #[arg(long, value_name = "TEMPLATE")]
+    handoff_url: Option<String>,
+    /// standard, or clerk for unmodified Clerk SDKs
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+/// The largest key set file, bytes.
+const MAX_JWKS_BYTES: u64 = 64 << 10;
+
+impl Form {
+    fn read(&self) -> Result<ClientForm, CliError> {
+        Ok(ClientForm {
+            name: self.name.clone(),
+            scopes: self.scopes.clone(),
+            audiences: self.audience.clone(),
+            may_assert: self.may_assert.clone(),
+            alg: self.alg.clone(),
+            jwks: self.jwks.as_deref().map(read_json).transpose()?,
+            origins: self.origin.clone(),
+            handoff_url: self.handoff_url.clone(),
+            profile: self.profile.clone(),
+        })
+    }
+}
+
+pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
+    let (db, master) = open(config).await?;
+    let now = SystemClock::default().now();
+    match command {
+        Command::Create { form, test } => {
+            let kind = if *test { SecretKind::Test } else { SecretKind::Live };
+            let made = clients::create(&db, &master, &form.read()?, kind, now, &SystemEntropy).await?;
+            let permit = match made.client.profile {
+                Profile::Clerk => Some(clerk(&db, &master, &made.client).await?),
+                Profile::Standard => None,
+            };
+            print_secret(&made, permit.as_deref(), json)?;
+        }
+        Command::Update { id, form } => {
+            let client = clients::update(&db, &master, id, &form.read()?).await?;
+            print_client(&client, "changed", json)?;
+        }
+        Command::List => print_list(&clients::list(&db, &master).await?, json)?,
+        Command::Disable { id } => {
+            let client = clients::disable(&db, &master, id, now).await?;
+            print_client(&client, "disabled", json)?;
+        }
+        Command::RotateSecret { id, overlap } => {
+            let made = clients::rotate_secret(&db, &master, id, *overlap, now, &SystemEntropy).await?;
+            print_secret(&made, None, json)?;
+        }
+    }
+    db.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Profile `clerk`: a key of the client's own, and the permit its operator has to add to the policy.
+async fn clerk(db: &Db, master: &MasterKey, client: &Client) -> Result<String, CliError> {
+    let purpose = KeyPurpose::Clerk(client.id.clone());
+    let now = client.created_at;
+    keyring::create(db, master, purpose, Alg::Rs256, now, &SystemEntropy).await?;
+    let actors: Vec<&str> = client.may_assert.iter().map(clients::AssertPattern::as_str).collect();
+    let actors = if actors.is_empty() { "nobody: add --may-assert".to_owned() } else { actors.join(", ") };
+    Ok(format!(
+        "permit client {} to assert {actors}, with full access, default reason \"unstated (clerk)\"",
+        client.id
+    ))
+}
+
+fn print_secret(made: &Created, permit: Option<&str>, json: bool) -> Result<(), CliError> {
+    let (id, secret) = (made.client.id.as_str(), made.secret.expose());
+    if json {
+        let mut answer = json!({ "client_id": id, "client_secret": secret });
+        if let Some(permit) = permit {
+            answer["permit"] = permit.into();
+        }
+        return output::print_json(&answer);
+    }
+    let mut text = format!(
+        "client_id      {id}\nclient_secret  {secret}\n\nThe secret is not shown again; keep it where secrets are kept."
+    );
+    if let Some(permit) = permit {
+        text.push_str("\nThe policy must ");
+        text.push_str(&output::plain(permit));
+        text.push('.');
+    }
+    if made.client.may(clients::ClientScope::AssertActor) && made.client.may_assert.is_empty() {
+        text.push_str("\nIt may assert no actor yet; add patterns with `stagedoor client update ID --may-assert PATTERN`.");
+    }
+    output::print(&text)
+}
+
+fn print_client(client: &Client, did: &str, json: bool) -> Result<(), CliError> {
+    if json {
+        return output::print_json(&as_json(client));
+    }
+    output::print(&format!("{did}: {} ({})", client.id, output::plain(&client.name)))
+}
+
+fn print_list((clients, ignored): &(Vec<Client>, Vec<String>), json: bool) -> Result<(), CliError> {
+    if !ignored.is_empty() {
+        let ids: Vec<String> = ignored.iter().map(|id| output::plain(id)).collect();
+        eprintln!(
+            "warning: ignored, as not authentic: {}; restore these rows, or the master key they were written under",
+            ids.join(", ")
+        );
+    }
+    if json {
+        let list: Vec<Value> = clients.iter().map(as_json).collect();
+        return output::print_json(&json!({ "object": "list", "clients": list, "not_authentic": ignored }));
+    }
+    if clients.is_empty() {
+        return output::print("no clients yet; make one with `stagedoor client create`");
+    }
+    let rows: Vec<Vec<String>> = clients
+        .iter()
+        .map(|c| {
+            let scopes: Vec<&str> = c.scopes.iter().map(clients::ClientScope::as_str).collect();
+            let state = match (c.is_active(), c.kind) {
+                (false, _) => "disabled",
+                (true, SecretKind::Live) => "live",
+                (true, SecretKind::Test) => "test",
+            };
+            vec![c.id.to_string(), c.name.clone(), state.to_owned(), scopes.join(",")]
+        })
+        .collect();
+    output::print(&output::table(&["ID", "NAME", "STATE", "SCOPES"], &rows))
+}
+
+/// A client without anything secret: not even the hashes.
+fn as_json(client: &Client) -> Value {
+    let secret = |s: &clients::StoredSecret| {
+        json!({
+            "created_at": s.created_at.timestamp_millis(),
+            "expires_at": s.expires_at.map(|t| t.timestamp_millis()),
+        })
+    };
+    json!({
+        "object": "client",
+        "id": client.id,
+        "name": client.name,
+        "scopes": client.scopes.iter().map(clients::ClientScope::as_str).collect::<Vec<_>>(),
+        "audiences": client.audiences,
+        "may_assert": client.may_assert.iter().map(clients::AssertPattern::as_str).collect::<Vec<_>>(),
+        "alg": client.alg.map(Alg::name),
+        "jwks": client.jwks,
+        "origins": client.origins,
+        "handoff_url": client.handoff_url,
+        "profile": client.profile.as_str(),
+        "live": client.kind == SecretKind::Live,
+        "secrets": client.secrets.iter().map(secret).collect::<Vec<_>>(),
+        "created_at": client.created_at.timestamp_millis(),
+        "disabled_at": client.disabled_at.map(|t| t.timestamp_millis()),
+    })
+}
+
+fn read_json(path: &Path) -> Result<Value, CliError> {
+    use std::io::Read as _;
+    let failed = |source| CliError::File { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_JWKS_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    let name = path.display();
+    if text.len() as u64 > MAX_JWKS_BYTES {
+        return Err(CliError::Refused(format!(
+            "{name} is larger than {MAX_JWKS_BYTES} bytes; give the key set alone"
+        )));
+    }
+    serde_json::from_str(&text)
+        .map_err(|e| CliError::Refused(format!("{name} is not JSON ({e}); give a JWK or a JWK set")))
+}
+
+/// `30s`, `15m`, `24h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and a unit, as 30s, 15m, 24h or 7d".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("24h").unwrap(), Duration::from_secs(86_400));
+        assert_eq!(duration("0s").unwrap(), Duration::ZERO);
+        for bad in ["", "24", "h", "-1h", "1.5h", "1w", "5é", "99999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `stagedoor health`: for the container's health check, where no other program is at hand.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+
+use super::{CliError, Outcome, api};
+use crate::server::config::Config;
+
+pub async fn run(config: &Config) -> Outcome {
+    let url = format!("http://{}/healthz", reachable(config.listen)?);
+    let unreachable = |source| api::ApiError::Unreachable { url: url.clone(), source };
+    let client = api::client(true).map_err(unreachable)?;
+    let status = client.get(&url).send().await.map_err(unreachable)?.status();
+    if status.is_success() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(CliError::Refused(format!("{url} answered {status}; look at the server's log")))
+}
+
+/// The listener as seen from this machine.
+fn reachable(listen: SocketAddr) -> Result<SocketAddr, CliError> {
+    if listen.port() == 0 {
+        return Err(CliError::Refused(
+            "`listen` has port 0, so nobody can say where to ask; set a port".to_owned(),
+        ));
+    }
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, listen.port()))
+}

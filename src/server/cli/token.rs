@@ -1,0 +1,196 @@
+//! `stagedoor token …`: minting and reading tokens at a terminal.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::api::Api;
+use super::{CliError, Outcome, output};
+use crate::server::config::Environment;
+
+type Object = Map<String, Value>;
+
+/// The longest token that is read, bytes.
+const MAX_TOKEN_BYTES: u64 = 16 << 10;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mint an actor token; on a pipe the token alone is printed
+    Mint(Mint),
+    /// Show what is in a token; with --url, also whether the server finds it valid
+    Inspect {
+        /// The token; read from standard input when left out, which keeps it out of the process list
+        token: Option<String>,
+        /// The running server [default: that of `STAGEDOOR_URL`]
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Mint {
+    /// The user to act as
+    #[arg(long, value_name = "ID")]
+    user: String,
+    /// The person who acts (the client needs `actor_tokens:assert_actor`)
+    #[arg(long, value_name = "SUB")]
+    actor: String,
+    /// Why
+    #[arg(long)]
+    reason: Option<String>,
+    /// The ticket
+    #[arg(long)]
+    ticket: Option<String>,
+    /// Lifetime in seconds [default: the server's]
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u32>,
+    /// Who the token is for [default: the client's]
+    #[arg(long, num_args = 1.., value_name = "URI")]
+    audience: Option<Vec<String>>,
+    /// What the token allows, separated by spaces
+    #[arg(long)]
+    scope: Option<String>,
+    /// The running server [default: that of `STAGEDOOR_URL`]
+    #[arg(long)]
+    url: Option<String>,
+}
+
+pub async fn run(command: &Command, environment: &Environment, json: bool) -> Outcome {
+    match command {
+        Command::Mint(mint) => run_mint(mint, environment, json).await,
+        Command::Inspect { token, url } => inspect(token.as_deref(), url.as_deref(), environment, json).await,
+    }
+}
+
+async fn run_mint(mint: &Mint, environment: &Environment, json: bool) -> Outcome {
+    let api = Api::new(mint.url.as_deref(), environment)?;
+    let mut body = json!({ "user_id": mint.user, "actor": { "sub": mint.actor } });
+    let optional = [
+        ("reason", mint.reason.clone().map(Value::from)),
+        ("ticket", mint.ticket.clone().map(Value::from)),
+        ("expires_in_seconds", mint.expires_in.map(Value::from)),
+        ("audience", mint.audience.clone().map(Value::from)),
+        ("scope", mint.scope.clone().map(Value::from)),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    }
+    let answer = api.post("/v1/actor_tokens", &body).await?;
+    let token = answer["token"].as_str().unwrap_or_default();
+    if json {
+        output::print_json(&answer)?;
+    } else if std::io::stdout().is_terminal() {
+        let text = |name: &str| output::plain(answer[name].as_str().unwrap_or("-"));
+        output::print(&format!(
+            "grant     {}\nuser      {}\nactor     {} ({})\nscope     {}\nends      {}\nlogged    entry {}\n\n{}",
+            text("id"),
+            text("user_id"),
+            output::plain(answer["actor"]["sub"].as_str().unwrap_or("-")),
+            text("actor_assurance"),
+            text("scope"),
+            when(&answer["expires_at"]),
+            answer["audit"]["index"],
+            output::plain(token),
+        ))?;
+    } else {
+        output::print(&output::plain(token))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn when(millis: &Value) -> String {
+    let time = millis.as_i64().and_then(chrono::DateTime::from_timestamp_millis);
+    time.map_or_else(|| "-".to_owned(), |t| t.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+}
+
+async fn inspect(token: Option<&str>, url: Option<&str>, environment: &Environment, json: bool) -> Outcome {
+    let token = read_token(token)?;
+    let (header, claims) = unverified_parts(&token).map_err(|why| {
+        CliError::Refused(format!("this is no token in compact form ({why}); give header.payload.signature"))
+    })?;
+    let verdict = match url.or(environment.url()) {
+        None => None,
+        Some(url) => {
+            let body = json!({ "token": &*token });
+            Some(Api::new(Some(url), environment)?.post("/v1/actor_tokens/verify", &body).await?)
+        }
+    };
+    let active = verdict.as_ref().map(|v| v["active"] == true);
+    if json {
+        output::print_json(&json!({
+            "unverified": { "header": header, "claims": claims }, "verification": verdict,
+        }))?;
+    } else {
+        let said = match (active, &verdict) {
+            (Some(true), _) => "valid: the server verified it just now".to_owned(),
+            (Some(false), Some(verdict)) => {
+                format!(
+                    "NOT valid: {}",
+                    output::plain(verdict["reason"].as_str().unwrap_or("no reason given"))
+                )
+            }
+            _ => "not verified: anybody could have written this; name a server with --url".to_owned(),
+        };
+        output::print(&format!(
+            "header (unverified)\n{}\nclaims (unverified)\n{}\n{said}",
+            output::pretty(&header.into()),
+            output::pretty(&claims.into())
+        ))?;
+    }
+    Ok(ExitCode::from(u8::from(active == Some(false))))
+}
+
+fn read_token(argument: Option<&str>) -> Result<Zeroizing<String>, CliError> {
+    let mut text = Zeroizing::new(String::new());
+    match argument {
+        Some(token) if token != "-" => text.push_str(token),
+        _ => {
+            let read = std::io::stdin().take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text);
+            read.map_err(|source| CliError::File { path: "standard input".into(), source })?;
+        }
+    }
+    if text.len() as u64 > MAX_TOKEN_BYTES {
+        return Err(CliError::Refused(format!(
+            "the token is longer than {MAX_TOKEN_BYTES} bytes; give it alone"
+        )));
+    }
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Header and claims as they stand, believed by nobody.
+fn unverified_parts(token: &str) -> Result<(Object, Object), &'static str> {
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("it has not three parts");
+    };
+    let read = |part: &str| {
+        let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| "a part is not base64url")?;
+        serde_json::from_slice(&bytes).map_err(|_| "a part is not a JSON object")
+    };
+    Ok((read(header)?, read(claims)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_taken_apart_only_in_compact_form() {
+        let part = |v: Value| URL_SAFE_NO_PAD.encode(v.to_string());
+        let token = format!("{}.{}.sig", part(json!({"alg": "ES256"})), part(json!({"sub": "u"})));
+        let (header, claims) = unverified_parts(&token).unwrap();
+        assert_eq!((header["alg"].as_str(), claims["sub"].as_str()), (Some("ES256"), Some("u")));
+        for bad in ["", "a.b", "a.b.c.d", "!.e30.x", "W10.W10.x"] {
+            assert!(unverified_parts(bad).is_err(), "{bad}");
+        }
+    }
+}

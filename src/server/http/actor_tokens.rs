@@ -1,0 +1,339 @@
+//! `/v1/actor_tokens`: mint, list, read, verify.
+
+use actix_web::web::{Bytes, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::caller::{Caller, authenticate, scope_missing};
+use super::fields::{Fields, invalid, missing};
+use super::problem::{Code, Problem};
+use super::query::{Query, bad};
+use crate::server::actors::Declared;
+use crate::server::clients::ClientScope;
+use crate::server::issue::{self, Ask, Denial, DenialKind, IssueError, Minted, Requested, Subject};
+use crate::server::log::{Cursor, Grant, GrantFilter, GrantStatus, LogError};
+use crate::server::policy::Refusal;
+use crate::token::{Audience, GrantId, Scope, Sub};
+
+/// The longest `actor_token` looked at, bytes.
+const MAX_ACTOR_TOKEN_BYTES: usize = 8 * 1024;
+/// The longest reason, characters (contract.md §3).
+const MAX_REASON: usize = 1000;
+/// The longest ticket, characters.
+const MAX_TICKET: usize = 100;
+/// The most audiences in one request.
+const MAX_AUDIENCES: usize = 8;
+const MINT_MEMBERS: &[&str] = &[
+    "user_id",
+    "actor",
+    "actor_token",
+    "reason",
+    "ticket",
+    "expires_in_seconds",
+    "session_max_duration_in_seconds",
+    "audience",
+    "scope",
+    "delivery",
+];
+
+/// What a mint answers (contract.md §5).
+#[derive(Serialize)]
+struct MintedBody<'a> {
+    object: &'static str,
+    id: &'a str,
+    status: &'static str,
+    user_id: &'a str,
+    actor: &'a crate::token::Act,
+    actor_assurance: &'static str,
+    token: &'a str,
+    url: Option<&'a str>,
+    expires_at: i64,
+    created_at: i64,
+    updated_at: i64,
+    scope: &'a Scope,
+    audience: &'a [Audience],
+    audit: AuditBody<'a>,
+}
+
+#[derive(Serialize)]
+struct AuditBody<'a> {
+    index: u64,
+    proof: &'a str,
+}
+
+/// A grant as it is listed: never the token.
+#[derive(Serialize)]
+pub struct GrantBody {
+    object: &'static str,
+    id: String,
+    status: &'static str,
+    user_id: Option<Sub>,
+    actor: Option<crate::token::Act>,
+    actor_assurance: &'static str,
+    client_id: String,
+    scope: Scope,
+    audience: Vec<Audience>,
+    expires_at: i64,
+    created_at: i64,
+    updated_at: i64,
+    audit: GrantAudit,
+}
+
+#[derive(Serialize)]
+struct GrantAudit {
+    index: u64,
+}
+
+impl From<Grant> for GrantBody {
+    fn from(grant: Grant) -> Self {
+        Self {
+            object: "actor_token",
+            status: grant.status.as_str(),
+            user_id: grant.subject,
+            actor: grant.actor,
+            actor_assurance: grant.row.assurance.as_str(),
+            client_id: grant.row.client.to_string(),
+            expires_at: grant.row.exp.timestamp_millis(),
+            created_at: grant.row.created_at.timestamp_millis(),
+            updated_at: grant.updated_at.timestamp_millis(),
+            scope: grant.row.scope,
+            audience: grant.row.aud,
+            id: grant.row.id.to_string(),
+            audit: GrantAudit { index: grant.index },
+        }
+    }
+}
+
+/// JSON without a charset, exactly: public SDKs misread others (contract.md §5).
+pub(super) fn json_answer(body: &impl Serialize) -> Result<HttpResponse, Problem> {
+    let text = serde_json::to_string(body).map_err(|e| Problem::internal(&e))?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(text))
+}
+
+/// POST `/v1/actor_tokens`.
+pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Problem> {
+    let caller = authenticate(&app, &request)?;
+    super::edge::json_body(&request, &body)?;
+    let ask = read_ask(Fields::parse(&body)?)?;
+    let minted = app.desk.mint(&issue_caller(&caller), ask).await.map_err(not_answered)?;
+    match minted {
+        Ok(minted) => {
+            app.metrics.mint("granted");
+            minted_answer(&minted)
+        }
+        Err(denial) => {
+            app.metrics.mint("denied");
+            Err(denied(denial))
+        }
+    }
+}
+
+pub(super) fn issue_caller(caller: &Caller) -> issue::Caller<'_> {
+    issue::Caller { client: &caller.client, request: &caller.arrival.id, address: caller.arrival.address }
+}
+
+fn minted_answer(minted: &Minted) -> Result<HttpResponse, Problem> {
+    let (claims, audit) = (minted.token.claims(), minted.token.audit());
+    json_answer(&MintedBody {
+        object: "actor_token",
+        id: claims.sid.as_str(),
+        status: "pending",
+        user_id: claims.sub.as_str(),
+        actor: &claims.act,
+        actor_assurance: claims.actor_assurance.as_str(),
+        token: minted.token.as_str(),
+        url: None,
+        expires_at: claims.exp.timestamp_millis(),
+        created_at: minted.created_at.timestamp_millis(),
+        updated_at: minted.created_at.timestamp_millis(),
+        scope: &claims.scope,
+        audience: &claims.aud,
+        audit: AuditBody { index: audit.index, proof: &audit.proof },
+    })
+}
+
+/// Turns the members of a mint's body into an [`Ask`].
+pub(super) fn read_ask(mut fields: Fields) -> Result<Ask, Problem> {
+    let user_id = fields.id::<Sub>("user_id")?;
+    let token = fields.text("actor_token", MAX_ACTOR_TOKEN_BYTES)?;
+    let mut reason = fields.prose("reason", MAX_REASON)?;
+    let mut ticket = fields.prose("ticket", MAX_TICKET)?;
+    let claimed = match fields.object("actor", "actor.")? {
+        None => None,
+        Some(mut actor) => {
+            // Public SDKs have no field for these elsewhere; what else they send in `actor` is dropped.
+            reason = actor.prose("reason", MAX_REASON)?.or(reason);
+            ticket = actor.prose("ticket", MAX_TICKET)?.or(ticket);
+            actor.id::<Sub>("sub")?
+        }
+    };
+    let expires = fields.positive("expires_in_seconds")?;
+    let session = fields.positive("session_max_duration_in_seconds")?;
+    let audience = read_audience(&mut fields)?;
+    let scope = match fields.text("scope", 16 * 1024)? {
+        None => None,
+        Some(text) => Some(Scope::parse(&text).map_err(|e| invalid("scope", &e.to_string()))?),
+    };
+    match fields.text("delivery", 16)?.as_deref() {
+        None | Some("token") => {}
+        Some(_) => return Err(invalid("delivery", "must be \"token\"")),
+    }
+    fields.finish(MINT_MEMBERS)?;
+    let user_id = user_id.ok_or_else(|| missing("user_id", "Name the user whom the actor will act as."))?;
+    let actor = match (token, claimed) {
+        (Some(token), claimed) => Requested::Proven { token, claimed, declared: Declared::Jwt },
+        (None, Some(sub)) => Requested::Asserted(sub),
+        (None, None) => {
+            return Err(missing("actor", "Send `actor_token`, the actor's own token, or `actor.sub`."));
+        }
+    };
+    let expires_in_seconds = match (expires, session) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    Ok(Ask { subject: Subject::Id(user_id), actor, reason, ticket, expires_in_seconds, audience, scope })
+}
+
+/// `audience`: a text or a list of texts; an empty one is an error, not "any".
+fn read_audience(fields: &mut Fields) -> Result<Option<Vec<Audience>>, Problem> {
+    let Some(value) = fields.take("audience") else { return Ok(None) };
+    let list = match value {
+        Value::String(one) => vec![Value::String(one)],
+        Value::Array(many) => many,
+        _ => return Err(invalid("audience", "must be a string or a list of strings")),
+    };
+    if list.is_empty() {
+        return Err(invalid(
+            "audience",
+            "must name at least one audience; leave it out for the client's default",
+        ));
+    }
+    if list.len() > MAX_AUDIENCES {
+        return Err(invalid("audience", &format!("must name at most {MAX_AUDIENCES} audiences")));
+    }
+    let mut out: Vec<Audience> = Vec::with_capacity(list.len());
+    for value in list {
+        let Value::String(text) = value else { return Err(invalid("audience", "must hold strings only")) };
+        let audience = Audience::try_from(text).map_err(|e| invalid("audience", &e.to_string()))?;
+        if !out.contains(&audience) {
+            out.push(audience);
+        }
+    }
+    Ok(Some(out))
+}
+
+/// A recorded denial becomes an answer; nothing else maps one.
+pub(super) fn denied(denial: Denial) -> Problem {
+    let Denial { rule, message, kind } = denial;
+    let problem = match kind {
+        DenialKind::Scope(permission) => scope_missing(permission),
+        DenialKind::Parameter(name) => Problem::new(Code::FormParamValueInvalid, message).param(name),
+        DenialKind::Unreachable => Problem::new(Code::AuthorityUnavailable, message).retry_after(5),
+        DenialKind::Condition | DenialKind::Audience | DenialKind::Policy(Refusal::Denied) => {
+            Problem::new(Code::PolicyDenied, message)
+        }
+        DenialKind::Policy(Refusal::Error) => Problem::new(Code::PolicyError, message),
+        DenialKind::Policy(Refusal::UnknownTarget) => {
+            Problem::new(Code::ResourceNotFound, message).param("user_id")
+        }
+        DenialKind::Policy(Refusal::StepUp(step_up)) => {
+            Problem { step_up: Some(step_up), ..Problem::new(Code::PolicyDenied, message) }
+        }
+    };
+    problem.rule(rule).recorded()
+}
+
+/// Nothing could be recorded, or nothing signed.
+fn not_answered(error: IssueError) -> Problem {
+    match error {
+        IssueError::Log(error) => log_unavailable(error),
+        IssueError::NoKey(_) | IssueError::Sign(_) => Problem::internal(&error),
+    }
+}
+
+/// The log could not record: no token, no denial, only this.
+pub(super) fn log_unavailable(error: LogError) -> Problem {
+    tracing::error!(error = %super::problem::chain(&error), "the log could not record");
+    Problem::new(
+        Code::LogUnavailable,
+        "The issuance log cannot record at the moment, so nothing was issued. Try again shortly.",
+    )
+    .retry_after(error.retry_after_seconds())
+}
+
+/// The log could not be read.
+pub(super) fn log_unreadable(error: LogError) -> Problem {
+    tracing::error!(error = %super::problem::chain(&error), "the log could not be read");
+    Problem::new(Code::LogUnavailable, "The issuance log cannot be read at the moment. Try again shortly.")
+        .retry_after(error.retry_after_seconds())
+}
+
+/// GET `/v1/actor_tokens`.
+pub async fn list(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let caller = authenticate(&app, &request)?;
+    caller.require(ClientScope::Read)?;
+    let query = Query::parse(request.query_string(), &["user_id", "actor", "status", "limit", "cursor"])?;
+    let status = query
+        .word("status", GrantStatus::WORDS)?
+        .map(|word| GrantStatus::parse(word).ok_or_else(|| bad("status", "is not known")))
+        .transpose()?;
+    let filter = GrantFilter {
+        client: (!caller.is_admin()).then(|| caller.client.id.clone()),
+        subject: query.id("user_id")?,
+        actor: query.id("actor")?,
+        status,
+    };
+    let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
+    let limit = query.limit(50, 200)?;
+    let page = app.log.grants(&filter, cursor, limit, app.clock.now()).await.map_err(log_unreadable)?;
+    let grants: Vec<GrantBody> = page.rows.into_iter().map(GrantBody::from).collect();
+    json_answer(&json!({ "object": "list", "actor_tokens": grants, "next_cursor": page.next }))
+}
+
+/// GET `/v1/actor_tokens/{id}`.
+pub async fn read(app: App, request: HttpRequest, id: Path<String>) -> Result<HttpResponse, Problem> {
+    let caller = authenticate(&app, &request)?;
+    caller.require(ClientScope::Read)?;
+    let unknown = || Problem::not_found("No grant by this id belongs to this client.");
+    let id = GrantId::try_from(id.as_str()).map_err(|_| unknown())?;
+    let grant = app.log.grant(&id, app.clock.now()).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
+    if grant.row.client != caller.client.id && !caller.is_admin() {
+        return Err(unknown());
+    }
+    json_answer(&GrantBody::from(grant))
+}
+
+/// POST `/v1/actor_tokens/verify`.
+pub async fn verify(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Problem> {
+    let caller = authenticate(&app, &request)?;
+    caller.require(ClientScope::Verify)?;
+    super::edge::json_body(&request, &body)?;
+    let mut fields = Fields::parse(&body)?;
+    let token = fields.text("token", 16 * 1024)?;
+    let audience = fields.id::<Audience>("audience")?;
+    let scope = match fields.text("scope", 16 * 1024)? {
+        None => Scope::default(),
+        Some(text) => Scope::parse(&text).map_err(|e| invalid("scope", &e.to_string()))?,
+    };
+    fields.finish(&["token", "audience", "scope"])?;
+    let token = token.ok_or_else(|| missing("token", "Send the token to verify."))?;
+    json_answer(&match app.checker.check(&caller.client, &token, audience.as_ref(), &scope) {
+        Ok(claims) => active(claims),
+        Err(reason) => inactive(reason),
+    })
+}
+
+/// `{active:true, claims…}` or `{active:false, reason}`.
+pub(super) fn inactive(reason: &str) -> Value {
+    json!({ "active": false, "reason": reason })
+}
+
+/// The claims of a valid token, as introspection shows them too.
+pub(super) fn active(claims: Map<String, Value>) -> Value {
+    let mut out = Map::with_capacity(claims.len() + 1);
+    out.insert("active".into(), Value::Bool(true));
+    out.extend(claims);
+    Value::Object(out)
+}

@@ -1,0 +1,137 @@
+//! `/v1/audit`: the entries of the issuance log for people and programs, and its signed head.
+
+use actix_web::http::header::{self, ACCEPT, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::actor_tokens::{json_answer, log_unavailable, log_unreadable};
+use super::caller::{Caller, authenticate};
+use super::problem::Problem;
+use super::query::{Query, bad};
+use crate::server::clients::ClientScope;
+use crate::server::log::{Cursor, EntryFilter, Event, EventType, LogEntry, Record};
+
+/// Rows of a JSON page when none are asked for, and at the most.
+const PAGE: (u32, u32) = (50, 500);
+/// Rows of an NDJSON answer when none are asked for, and at the most: a reader goes on with `from`.
+const STREAM: (u32, u32) = (1000, 10_000);
+const FILTERS: &[&str] = &[
+    "actor", "user_id", "client", "decision", "rule", "ticket", "typ", "since", "until", "from", "limit",
+    "cursor",
+];
+
+/// GET `/v1/audit/entries`.
+pub async fn entries(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let caller = authenticate(&app, &request)?;
+    caller.require(ClientScope::AuditRead)?;
+    let query = Query::parse(request.query_string(), FILTERS)?;
+    let filter = read_filter(&query)?;
+    let personal = caller.client.may(ClientScope::AuditReadPersonal);
+    if filter.is_personal() {
+        // A filter on a person tells what concerns him, even when his id is not shown.
+        caller.require(ClientScope::AuditReadPersonal)?;
+    }
+    if wants_ndjson(request.headers().get(ACCEPT)) {
+        return ndjson(&app, &caller, &query, &filter, personal).await;
+    }
+    if query.text("from").is_some() {
+        return Err(bad("from", "goes with Accept: application/x-ndjson; page with `cursor` here"));
+    }
+    let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
+    let limit = query.limit(PAGE.0, PAGE.1)?;
+    let page = app.log.entries(&filter, cursor, limit, personal).await.map_err(log_unreadable)?;
+    record_view(&app, &caller, personal, page.rows.len()).await?;
+    let rows: Vec<Value> = page.rows.iter().map(row).collect();
+    json_answer(&json!({ "object": "list", "entries": rows, "next_cursor": page.next }))
+}
+
+/// Ascending from `from`, one entry a line: for machines that follow the log.
+async fn ndjson(
+    app: &App,
+    caller: &Caller,
+    query: &Query,
+    filter: &EntryFilter,
+    personal: bool,
+) -> Result<HttpResponse, Problem> {
+    if query.text("cursor").is_some() {
+        return Err(bad("cursor", "belongs to the JSON list; go on with `from` here"));
+    }
+    let from = query.number("from")?.unwrap_or(0);
+    let limit = query.limit(STREAM.0, STREAM.1)?;
+    let rows = app.log.entries_from(filter, from, limit, personal).await.map_err(log_unreadable)?;
+    record_view(app, caller, personal, rows.len()).await?;
+    let mut text = String::with_capacity(rows.len() * 512);
+    for entry in &rows {
+        text.push_str(&row(entry).to_string());
+        text.push('\n');
+    }
+    Ok(HttpResponse::Ok().content_type("application/x-ndjson").body(text))
+}
+
+fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
+    Ok(EntryFilter {
+        actor: query.id("actor")?,
+        subject: query.id("user_id")?,
+        client: query.id("client")?,
+        decision: query.word("decision", &["granted", "denied", "pending"])?.map(str::to_owned),
+        rule: query.text("rule").map(str::to_owned),
+        ticket: query.text("ticket").map(str::to_owned),
+        typ: query.text("typ").map(str::to_owned),
+        since: query.time("since")?,
+        until: query.time("until")?,
+    })
+}
+
+fn wants_ndjson(accept: Option<&HeaderValue>) -> bool {
+    accept
+        .and_then(|a| a.to_str().ok())
+        .is_some_and(|a| a.to_ascii_lowercase().contains("application/x-ndjson"))
+}
+
+/// Reading personal data is an entry of its own, recorded before the data leaves.
+async fn record_view(app: &App, caller: &Caller, personal: bool, rows: usize) -> Result<(), Problem> {
+    if !personal || rows == 0 {
+        return Ok(());
+    }
+    let mut detail = Map::new();
+    detail.insert("entries".into(), json!(rows));
+    let mut event = Event {
+        client: Some(caller.client.id.clone()),
+        req: Some(caller.arrival.id.clone()),
+        detail: Some(detail),
+        ..Event::new(EventType::View)
+    };
+    event.personal.address = caller.arrival.address;
+    app.log.record(Record::of(event)).await.map_err(log_unavailable)?;
+    Ok(())
+}
+
+/// One entry: the sealed body as it was hashed, and beside it what may be disclosed.
+fn row(entry: &LogEntry) -> Value {
+    let mut out = Map::new();
+    out.insert("index".into(), json!(entry.index));
+    out.insert("time".into(), json!(entry.time.timestamp_millis()));
+    out.insert("leaf".into(), json!(entry.leaf_hex()));
+    out.insert("body".into(), entry.body.clone().unwrap_or(Value::Null));
+    if let Some(personal) = &entry.personal {
+        out.insert("personal".into(), personal.to_json());
+        out.insert("disclosures".into(), json!(entry.disclosures));
+    }
+    Value::Object(out)
+}
+
+/// GET `/v1/audit/log/checkpoint`: the newest durable head, a C2SP signed note.
+pub async fn checkpoint(app: App) -> Result<HttpResponse, Problem> {
+    let note = app.log.checkpoint().await.map_err(log_unreadable)?;
+    Ok(text(note))
+}
+
+/// GET `/v1/audit/log/vkey`: the key that checkpoints verify under, in note form.
+pub async fn vkey(app: App) -> HttpResponse {
+    text(format!("{}\n", app.log.vkey()))
+}
+
+fn text(body: String) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8")).body(body)
+}

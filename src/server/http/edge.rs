@@ -1,0 +1,276 @@
+//! What every request passes: request id, address, host check, one span, one error body, cache and CORS headers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use tracing::Instrument;
+
+use super::problem::{Code, Problem};
+use super::{Exposure, ROUTES};
+use crate::server::service::Service;
+use crate::token::RequestId;
+
+/// The header that names a request in answers.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What is known of a request before anybody looks at it.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Its id.
+    pub id: RequestId,
+    /// Where it came from: the right-most hop that is not a trusted proxy.
+    pub address: Option<IpAddr>,
+}
+
+/// Marks a refusal that is not in the log, so that it is counted in its sums.
+pub struct Unrecorded;
+
+/// The arrival of `request`; the edge has put it there.
+pub fn arrival(request: &HttpRequest) -> Arrival {
+    request.extensions().get::<Arrival>().cloned().expect("the edge wraps every route")
+}
+
+/// The outermost middleware.
+pub async fn edge(
+    service: web::Data<Service>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let arrival = Arrival {
+        id: RequestId::generate(service.clock.now(), &*service.entropy),
+        address: client_address(&request, &service.trusted_proxies),
+    };
+    request.extensions_mut().insert(arrival.clone());
+    let (accept, method) = (request.headers().get(header::ACCEPT).cloned(), request.method().clone());
+    let started = service.clock.monotonic();
+    let span =
+        tracing::info_span!("request", id = %arrival.id, method = %method, route = tracing::field::Empty);
+
+    let refused = host_refused(&service, &request);
+    let preflight = method == Method::OPTIONS && public_path(request.path());
+    let answered = if let Some(problem) = refused {
+        request.into_response(actix_web::ResponseError::error_response(&problem))
+    } else if preflight {
+        request.into_response(
+            HttpResponse::NoContent()
+                .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET"))
+                .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, "if-none-match, last-event-id"))
+                .insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"))
+                .finish(),
+        )
+    } else {
+        match next.call(request).instrument(span.clone()).await {
+            Ok(response) => response.map_into_boxed_body(),
+            // Only the framework's own rejections come this way; ours are answers.
+            Err(error) => return Err(error),
+        }
+    };
+    let response = finish(&service, answered, &arrival, accept.as_ref());
+    let route = response.request().match_pattern().unwrap_or_else(|| "-".into());
+    span.record("route", &route);
+    observe(&service, &span, &method, &route, response.status(), service.clock.monotonic() - started);
+    Ok(response)
+}
+
+/// Renders a problem, then the headers that every answer carries.
+fn finish(
+    service: &Service,
+    response: ServiceResponse<BoxBody>,
+    arrival: &Arrival,
+    accept: Option<&HeaderValue>,
+) -> ServiceResponse<BoxBody> {
+    let (request, mut response) = response.into_parts();
+    let carried = response.extensions().get::<Problem>().cloned();
+    if let Some(problem) = carried {
+        response = problem.render(&arrival.id, accept);
+        if !problem.recorded {
+            response.extensions_mut().insert(Unrecorded);
+        }
+    }
+    if response.extensions().get::<Unrecorded>().is_some() {
+        service.noise.count(response.status().as_u16());
+    }
+    let headers = response.headers_mut();
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if public_path(request.path()) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(id) = HeaderValue::from_str(arrival.id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    ServiceResponse::new(request, response)
+}
+
+/// Whether pages of other origins may read this path (contract.md §4, CORS).
+fn public_path(path: &str) -> bool {
+    ROUTES.iter().any(|e| e.exposure == Exposure::Public && matches(e.path, path))
+}
+
+/// Whether `path` fits a route's pattern.
+fn matches(pattern: &str, path: &str) -> bool {
+    if let Some((head, _)) = pattern.split_once("/{tail:.*}") {
+        return path.strip_prefix(head).is_some_and(|rest| rest.starts_with('/'));
+    }
+    let (mut a, mut b) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(p), Some(q)) if p == q || (p.starts_with('{') && !q.is_empty()) => {}
+            _ => return false,
+        }
+    }
+}
+
+fn observe(
+    service: &Service,
+    span: &tracing::Span,
+    method: &Method,
+    route: &str,
+    status: StatusCode,
+    took: Duration,
+) {
+    service.metrics.request(method.as_str(), route, status.as_u16(), took);
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    span.in_scope(|| {
+        if status.is_server_error() {
+            tracing::warn!(status = status.as_u16(), duration_us = micros, "answered");
+        } else {
+            tracing::debug!(status = status.as_u16(), duration_us = micros, "answered");
+        }
+    });
+}
+
+/// In `dev` only loopback names are served: a page that resolves its own name to 127.0.0.1 gets nothing.
+fn host_refused(service: &Service, request: &ServiceRequest) -> Option<Problem> {
+    if !service.loopback_hosts_only {
+        return None;
+    }
+    let mut hosts = request.headers().get_all(header::HOST);
+    let host = hosts.next().and_then(|h| h.to_str().ok()).unwrap_or("");
+    (hosts.next().is_some() || !is_loopback_host(host)).then(|| {
+        Problem::new(
+            Code::HostNotAllowed,
+            "`stagedoor dev` answers only to localhost, 127.0.0.1 and [::1]. Use `stagedoor serve` for other names.",
+        )
+    })
+}
+
+/// Whether a `Host` header names this machine's loopback.
+pub fn is_loopback_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.strip_suffix(".localhost").is_some_and(|n| !n.is_empty())
+        || name
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The right-most hop that is not a trusted proxy; a forwarded address is believed from those only.
+fn client_address(request: &ServiceRequest, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    if !is_trusted(peer) {
+        return Some(peer);
+    }
+    let hops: Vec<&str> = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .filter_map(|h| h.to_str().ok())
+        .flat_map(|h| h.split(','))
+        .map(str::trim)
+        .collect();
+    let mut nearest = peer;
+    for hop in hops.iter().rev() {
+        let Ok(ip) = hop.parse::<IpAddr>() else { break };
+        nearest = ip.to_canonical();
+        if !is_trusted(nearest) {
+            break;
+        }
+    }
+    Some(nearest)
+}
+
+/// Refuses a body that says it is something else than JSON.
+pub fn json_body(request: &HttpRequest, body: &[u8]) -> Result<(), Problem> {
+    let media = request.headers().get(header::CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
+    let essence = media.map(|m| m.split(';').next().unwrap_or("").trim().to_ascii_lowercase());
+    match essence.as_deref() {
+        None | Some("application/json" | "") => Ok(()),
+        Some(other) if other.ends_with("+json") && other.starts_with("application/") => Ok(()),
+        Some(_) if body.is_empty() => Ok(()),
+        Some(_) => {
+            Err(Problem::new(Code::RequestBodyInvalid, "Send the body as Content-Type: application/json."))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn only_loopback_hosts_pass_in_dev() {
+        for good in
+            ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:8080", "as.localhost:80"]
+        {
+            assert!(is_loopback_host(good), "{good}");
+        }
+        for bad in
+            ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ".localhost"]
+        {
+            assert!(!is_loopback_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_forwarded_address_is_believed_from_trusted_proxies_only() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let ask = |peer: &str, forwarded: &[&str]| {
+            let mut request = TestRequest::default().peer_addr(format!("{peer}:1").parse().unwrap());
+            for f in forwarded {
+                request = request.append_header(("x-forwarded-for", *f));
+            }
+            client_address(&request.to_srv_request(), &trusted).unwrap().to_string()
+        };
+        assert_eq!(
+            ask("192.0.2.1", &["203.0.113.9"]),
+            "192.0.2.1",
+            "an untrusted peer speaks for itself only"
+        );
+        assert_eq!(ask("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
+        assert_eq!(
+            ask("10.0.0.1", &["1.1.1.1, 203.0.113.9, 10.0.0.2"]),
+            "203.0.113.9",
+            "right-most untrusted hop"
+        );
+        assert_eq!(
+            ask("10.0.0.1", &["1.1.1.1", "203.0.113.9"]),
+            "203.0.113.9",
+            "several headers are one list"
+        );
+        assert_eq!(ask("10.0.0.1", &["garbage"]), "10.0.0.1");
+        assert_eq!(ask("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn patterns_match_whole_paths() {
+        assert!(matches("/v1/actor_tokens/{id}", "/v1/actor_tokens/act_1"));
+        assert!(!matches("/v1/actor_tokens/{id}", "/v1/actor_tokens/"));
+        assert!(!matches("/v1/jwks", "/v1/jwks/x"));
+    }
+}

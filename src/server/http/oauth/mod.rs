@@ -1,0 +1,11 @@
+//! `/oauth`: token exchange, introspection, revocation and their metadata, for clients that speak the standards.
+
+pub mod client_auth;
+mod error;
+mod form;
+pub(super) use form::decode;
+mod metadata;
+mod token;
+
+pub use metadata::metadata;
+pub use token::{introspect, token};

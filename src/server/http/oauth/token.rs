@@ -1,0 +1,219 @@
+//! Token exchange (RFC 8693) and introspection (RFC 7662).
+
+use actix_web::http::header;
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::{Value, json};
+
+use super::super::App;
+use super::super::caller::Caller;
+use super::client_auth::authenticate;
+use super::error::OAuthError;
+use super::form::Form;
+use crate::server::actors::Declared;
+use crate::server::clients::ClientScope;
+use crate::server::http::problem::chain;
+use crate::server::issue::{self, Ask, Denial, DenialKind, Minted, Requested, Subject};
+use crate::server::policy::Refusal;
+use crate::token::{Audience, Scope, Sub};
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const TYPE_ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const TYPE_JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const TYPE_USER_ID: &str = "urn:stagedoor:params:oauth:token-type:user-id";
+/// The longest token in a form, bytes.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// POST `/oauth/token`.
+pub async fn token(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, OAuthError> {
+    let form = Form::parse(&request, &body)?;
+    let caller = authenticate(&app, &request, &form)?;
+    match form.get("grant_type") {
+        Some(EXCHANGE) => {}
+        Some(_) => {
+            return Err(OAuthError::new(
+                "unsupported_grant_type",
+                "only token exchange (RFC 8693) is offered",
+            ));
+        }
+        None => return Err(OAuthError::invalid_request("grant_type is missing")),
+    }
+    let ask = read_ask(&form)?;
+    let issue_caller = issue::Caller {
+        client: &caller.client,
+        request: &caller.arrival.id,
+        address: caller.arrival.address,
+    };
+    match app.desk.mint(&issue_caller, ask).await {
+        Ok(Ok(minted)) => {
+            app.metrics.mint("granted");
+            Ok(answer(&exchanged(&minted)))
+        }
+        Ok(Err(denial)) => {
+            app.metrics.mint("denied");
+            Err(denied(denial).recorded())
+        }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "nothing was issued");
+            Err(OAuthError::unavailable("the issuance log cannot record, so nothing was issued", 1))
+        }
+    }
+}
+
+/// OA-11: no-store (the edge sets it), no-cache for old caches, plain JSON.
+fn answer(body: &Value) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((header::PRAGMA, "no-cache"))
+        .body(body.to_string())
+}
+
+fn exchanged(minted: &Minted) -> Value {
+    let claims = minted.token.claims();
+    json!({
+        "access_token": minted.token.as_str(),
+        "issued_token_type": TYPE_ACCESS_TOKEN,
+        "token_type": "Bearer",
+        "expires_in": (claims.exp - claims.iat).num_seconds(),
+        "scope": claims.scope,
+    })
+}
+
+fn read_ask(form: &Form) -> Result<Ask, OAuthError> {
+    match form.get("requested_token_type") {
+        None | Some(TYPE_ACCESS_TOKEN | TYPE_JWT) => {}
+        Some(_) => {
+            return Err(OAuthError::invalid_request("requested_token_type must be access_token or jwt"));
+        }
+    }
+    let subject = bounded(form.need("subject_token")?)?;
+    let subject = match form.need("subject_token_type")? {
+        TYPE_USER_ID => Subject::Id(
+            Sub::try_from(subject)
+                .map_err(|_| OAuthError::invalid_request("subject_token is not a user id"))?,
+        ),
+        TYPE_JWT => Subject::SignedByClient(subject.to_owned()),
+        TYPE_ACCESS_TOKEN => Subject::ActorToken(subject.to_owned()),
+        _ => {
+            return Err(OAuthError::invalid_request(
+                "subject_token_type must be user-id (urn:stagedoor:params:oauth:token-type:user-id), jwt or access_token",
+            ));
+        }
+    };
+    let actor = match (form.get("actor_token"), form.get("actor_token_type")) {
+        (None, None) => Requested::TheClient,
+        (Some(token), Some(typ @ (TYPE_ACCESS_TOKEN | TYPE_JWT | TYPE_ID_TOKEN))) => Requested::Proven {
+            token: bounded(token)?.to_owned(),
+            claimed: None,
+            // TE-4: each token is validated by the procedure of its declared type.
+            declared: match typ {
+                TYPE_ACCESS_TOKEN => Declared::AccessToken,
+                TYPE_ID_TOKEN => Declared::IdToken,
+                _ => Declared::Jwt,
+            },
+        },
+        (Some(_), Some(_)) => {
+            return Err(OAuthError::invalid_request(
+                "actor_token_type must be access_token, id_token or jwt",
+            ));
+        }
+        (Some(_), None) => return Err(OAuthError::invalid_request("actor_token_type is missing")),
+        (None, Some(_)) => {
+            return Err(OAuthError::invalid_request("actor_token_type stands without actor_token"));
+        }
+    };
+    let scope = form
+        .get("scope")
+        .map(Scope::parse)
+        .transpose()
+        .map_err(|_| OAuthError::new("invalid_scope", "scope is malformed"))?;
+    Ok(Ask {
+        subject,
+        actor,
+        reason: prose(form, "reason", 1000)?,
+        ticket: prose(form, "ticket", 100)?,
+        expires_in_seconds: None,
+        audience: audience(form)?,
+        scope,
+    })
+}
+
+fn bounded(token: &str) -> Result<&str, OAuthError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(OAuthError::invalid_request("a token is longer than allowed"));
+    }
+    Ok(token)
+}
+
+fn prose(form: &Form, name: &'static str, max_chars: usize) -> Result<Option<String>, OAuthError> {
+    let Some(text) = form.get(name) else { return Ok(None) };
+    if text.chars().count() > max_chars
+        || text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
+    {
+        return Err(OAuthError::invalid_request(format!(
+            "{name} is longer than allowed or has control characters"
+        )));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// `resource` (an absolute URI without fragment, RE-1) and `audience` together name who the token is for.
+fn audience(form: &Form) -> Result<Option<Vec<Audience>>, OAuthError> {
+    let (resources, audiences) = (form.all("resource"), form.all("audience"));
+    if resources.len() + audiences.len() > 8 {
+        return Err(OAuthError::invalid_target("at most 8 targets"));
+    }
+    if resources.iter().any(|r| r.contains('#') || !reqwest::Url::parse(r).is_ok_and(|u| u.has_host())) {
+        return Err(OAuthError::invalid_target("resource must be an absolute URI without fragment"));
+    }
+    let mut out: Vec<Audience> = Vec::new();
+    for text in resources.iter().chain(audiences) {
+        let audience = Audience::try_from(text.as_str())
+            .map_err(|_| OAuthError::invalid_target("a target is malformed"))?;
+        if !out.contains(&audience) {
+            out.push(audience);
+        }
+    }
+    Ok((!out.is_empty()).then_some(out))
+}
+
+fn denied(denial: Denial) -> OAuthError {
+    match denial.kind {
+        DenialKind::Scope(_) => OAuthError::new("unauthorized_client", denial.message),
+        DenialKind::Parameter("audience") | DenialKind::Audience => {
+            OAuthError::invalid_target(denial.message)
+        }
+        DenialKind::Unreachable => OAuthError::unavailable("an authority cannot be asked at the moment", 5),
+        DenialKind::Parameter(_)
+        | DenialKind::Condition
+        | DenialKind::Policy(
+            Refusal::Denied | Refusal::Error | Refusal::UnknownTarget | Refusal::StepUp(_),
+        ) => OAuthError::invalid_request(denial.message),
+    }
+}
+
+fn require(caller: &Caller, permission: ClientScope) -> Result<(), OAuthError> {
+    if caller.client.may(permission) {
+        Ok(())
+    } else {
+        Err(OAuthError::new("unauthorized_client", format!("this client lacks the scope {permission}")))
+    }
+}
+
+/// POST `/oauth/introspect`: the same verdict as `/v1/actor_tokens/verify`, in RFC 7662's form (IN-4: no reason).
+pub async fn introspect(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, OAuthError> {
+    let form = Form::parse(&request, &body)?;
+    let caller = authenticate(&app, &request, &form)?;
+    require(&caller, ClientScope::Verify)?;
+    let token = form.need("token")?;
+    let verdict = app.checker.check(&caller.client, token, None, &Scope::default());
+    Ok(answer(&match verdict {
+        Ok(claims) => {
+            let mut body = super::super::actor_tokens::active(claims);
+            body["token_type"] = json!("Bearer");
+            body
+        }
+        Err(_) => json!({ "active": false }),
+    }))
+}

@@ -1,0 +1,53 @@
+//! What anybody may read: keys, health, metrics, the contract itself.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::json;
+
+use super::App;
+use super::actor_tokens::json_answer;
+use super::problem::Problem;
+
+/// How long keys and metadata may be kept, seconds (contract.md §4).
+const KEYS_MAX_AGE: &str = "max-age=300";
+
+/// GET `/.well-known/jwks.json` and `/v1/jwks` (RFC 7517; JW-1).
+pub async fn jwks(app: App, _request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut response = json_answer(&app.keyring.token_keys().to_jwks())?;
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static(KEYS_MAX_AGE));
+    Ok(response)
+}
+
+/// GET `/healthz`: the process runs.
+pub async fn healthz() -> Result<HttpResponse, Problem> {
+    json_answer(&json!({ "status": "ok" }))
+}
+
+/// GET `/readyz`: the log is the one this process knows, and the database answers.
+pub async fn readyz(app: App) -> Result<HttpResponse, Problem> {
+    app.log.checkpoint().await.map_err(super::actor_tokens::log_unreadable)?;
+    json_answer(&json!({ "status": "ready" }))
+}
+
+/// GET `/metrics`: on the main listener only where that is loopback.
+pub async fn metrics(app: App) -> Result<HttpResponse, Problem> {
+    if !app.metrics_here {
+        return Err(Problem::not_found("Metrics have a listener of their own here: METRICS_LISTEN."));
+    }
+    Ok(metrics_text(app).await)
+}
+
+/// The metrics, on a listener of their own.
+pub async fn metrics_text(app: App) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(app.metrics.render())
+}
+
+/// GET `/openapi.yaml`.
+pub async fn openapi() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/yaml")
+        .insert_header((header::CACHE_CONTROL, "max-age=300"))
+        .body(include_str!("../../../openapi.yaml"))
+}

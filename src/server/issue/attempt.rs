@@ -1,0 +1,217 @@
+//! What is asked of the desk, and the ways it can be refused.
+
+use crate::server::actors::Declared;
+use crate::server::clients::{Client, ClientScope};
+use crate::server::policy::Refusal;
+use crate::token::{Audience, Scope, Sub};
+
+/// How the request names the actor.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Requested {
+    /// By a client that may name people who did not prove themselves.
+    Asserted(Sub),
+    /// By his own token from a trusted issuer; `claimed` must agree when it was sent too.
+    Proven {
+        /// The token's text.
+        token: String,
+        /// `actor.sub`, if sent.
+        claimed: Option<Sub>,
+        /// Which kind of token the caller says it is.
+        declared: Declared,
+    },
+    /// By nobody: the client itself wants to act, as a service.
+    TheClient,
+}
+
+impl std::fmt::Debug for Requested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Asserted(_) => "Asserted(..)",
+            Self::Proven { .. } => "Proven([redacted])",
+            Self::TheClient => "TheClient",
+        })
+    }
+}
+
+/// How the request names the target user.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// By his id.
+    Id(Sub),
+    /// By a JWT that the client signed with a key of its own.
+    SignedByClient(String),
+    /// By an actor token of ours, to be acted on with (delegation).
+    ActorToken(String),
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Id(_) => "Id(..)",
+            Self::SignedByClient(_) => "SignedByClient([redacted])",
+            Self::ActorToken(_) => "ActorToken([redacted])",
+        })
+    }
+}
+
+/// A request to mint, checked for form.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The target user.
+    pub subject: Subject,
+    /// Who wants to act.
+    pub actor: Requested,
+    /// Why.
+    pub reason: Option<String>,
+    /// The ticket.
+    pub ticket: Option<String>,
+    /// How long, seconds.
+    pub expires_in_seconds: Option<u32>,
+    /// For whom; `None`: the client's default.
+    pub audience: Option<Vec<Audience>>,
+    /// To do what; `None`: what the policy grants.
+    pub scope: Option<Scope>,
+}
+
+/// Why an attempt was refused: what kind, which rule, and a sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The rule, as it stands in the log.
+    pub rule: String,
+    /// What happened and what to do.
+    pub message: String,
+    /// What kind of refusal.
+    pub kind: DenialKind,
+}
+
+/// What kind of refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DenialKind {
+    /// The client lacks a scope.
+    Scope(ClientScope),
+    /// A member of the request cannot be used.
+    Parameter(&'static str),
+    /// The audience is not this client's.
+    Audience,
+    /// The policy decided.
+    Policy(Refusal),
+    /// Somebody who has to be asked cannot be reached.
+    Unreachable,
+    /// Something changed between the decision and the record.
+    Condition,
+}
+
+impl Denial {
+    /// The client lacks a scope.
+    pub fn scope(permission: ClientScope) -> Self {
+        Self {
+            rule: "scope_missing".into(),
+            message: format!("This client needs the scope `{permission}`."),
+            kind: DenialKind::Scope(permission),
+        }
+    }
+
+    /// The actor's token is not acceptable.
+    pub fn actor_token(reason: &str) -> Self {
+        Self {
+            rule: "actor_token_not_acceptable".into(),
+            message: format!("The actor token is not acceptable: {reason}."),
+            kind: DenialKind::Parameter("actor_token"),
+        }
+    }
+
+    /// The subject's token is not acceptable.
+    pub fn subject_token(reason: &str) -> Self {
+        Self {
+            rule: "subject_token_not_acceptable".into(),
+            message: format!("The subject token is not acceptable: {reason}."),
+            kind: DenialKind::Parameter("subject_token"),
+        }
+    }
+
+    /// The subject token says who may act, and it is not this actor (TE-10).
+    pub fn may_act() -> Self {
+        Self { rule: "may_act".into(), ..Self::subject_token("its may_act does not name this actor") }
+    }
+
+    /// A delegated token may not be for more than its parent.
+    pub fn wider_audience() -> Self {
+        Self {
+            rule: "delegation_wider".into(),
+            message: "A delegated token cannot be for an audience that its parent is not for.".into(),
+            kind: DenialKind::Audience,
+        }
+    }
+
+    /// `actor.sub` and the actor's token name two people.
+    pub fn actor_mismatch() -> Self {
+        Self {
+            rule: "actor_mismatch".into(),
+            message: "`actor.sub` is not the person whom `actor_token` proves. Leave `actor` out.".into(),
+            kind: DenialKind::Parameter("actor.sub"),
+        }
+    }
+
+    /// Somebody who has to be asked cannot be reached.
+    pub fn unreachable(who: &str) -> Self {
+        Self {
+            rule: "authority_unreachable".into(),
+            message: format!(
+                "{who} cannot be asked at the moment. Try again shortly.",
+                who = capitalised(who)
+            ),
+            kind: DenialKind::Unreachable,
+        }
+    }
+
+    /// Something changed between the decision and the record, found under the log's lock.
+    pub fn condition(rule: &str) -> Self {
+        let message = match rule {
+            "client_disabled" => "The client was disabled a moment ago.",
+            "grant_over" => "The grant that is acted on with is over.",
+            "too_many_targets" => {
+                "This actor has had as many different targets in the last hour as the policy allows."
+            }
+            _ => "What this rests on changed a moment ago. Ask again.",
+        };
+        Self { rule: rule.into(), message: message.into(), kind: DenialKind::Condition }
+    }
+
+    /// The policy demands something that this service does not do.
+    pub fn not_offered(rule: &str, message: &str) -> Self {
+        Self { rule: rule.into(), message: message.into(), kind: DenialKind::Policy(Refusal::Denied) }
+    }
+
+    fn audience(rule: &str, message: &str) -> Self {
+        Self { rule: rule.into(), message: message.into(), kind: DenialKind::Parameter("audience") }
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}
+
+/// The audiences asked for, or the client's default; only ever the client's own.
+pub fn audience(client: &Client, asked: Option<&[Audience]>) -> Result<Vec<Audience>, Denial> {
+    let asked = match asked {
+        None => client.default_audience().map(|a| vec![a.clone()]).unwrap_or_default(),
+        Some(list) => list.to_vec(),
+    };
+    if asked.is_empty() {
+        return Err(Denial::audience(
+            "audience_missing",
+            "Name an `audience`: this client has no default. An operator can set one: stagedoor client update --audience.",
+        ));
+    }
+    if asked.iter().any(|a| !client.owns_audience(a)) {
+        return Err(Denial {
+            kind: DenialKind::Audience,
+            ..Denial::audience(
+                "audience_not_of_client",
+                "This client may not ask for this audience. An operator can add it: stagedoor client update --audience.",
+            )
+        });
+    }
+    Ok(asked)
+}

@@ -1,0 +1,407 @@
+//! Group commit: one task takes whatever waits, records it in one transaction, and only then answers.
+//!
+//! No timer: a lone record is committed at once, and while a commit runs the next batch gathers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::body::{BodyError, ClockFlag, Encoded, encode};
+use super::checkpoint::CheckpointSigner;
+use super::clock_guard::{ClockGuard, Verdict, micros};
+use super::conditions;
+use super::head::{Head, position};
+use super::proof;
+use super::record::{Condition, Decision, Effect, Event, EventType, GrantRow, Record};
+use super::space::Space;
+use super::tree::BatchNodes;
+use super::{Fatal, LogError, LogOptions, Recorded, Stats};
+use crate::server::store::append::{Batch, EntryRow, StoredGrant, StoredHead, StoredPrivate, Tx, Writer};
+use crate::server::store::{Db, StoreError};
+use crate::token::{Clock, Entropy};
+
+/// Nothing an append does takes this long; a connection that hangs is given up.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(12);
+/// How often an idle log looks at its clocks.
+const TICK: Duration = Duration::from_secs(5);
+/// How far a token's `iat` may lie from the time of its entry, microseconds.
+pub(super) const IAT_TOLERANCE_US: i64 = 30_000_000;
+
+/// A record and whoever waits for it.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub record: Record,
+    pub answer: oneshot::Sender<Result<Recorded, LogError>>,
+}
+
+/// What the batcher has made durable, for readers.
+#[derive(Debug, Clone)]
+pub(super) struct Published {
+    pub head: Head,
+    pub checkpoint: Arc<str>,
+}
+
+/// Counters shared with the log's handle.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub commits: AtomicU64,
+    pub records: AtomicU64,
+}
+
+impl Counters {
+    pub fn read(&self) -> Stats {
+        Stats { commits: self.commits.load(Ordering::Relaxed), records: self.records.load(Ordering::Relaxed) }
+    }
+}
+
+/// Why a batch was not recorded.
+enum Failure {
+    Store(StoreError),
+    Fatal(Fatal),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // a head that does not hold together is not a passing fault
+            StoreError::Corrupt(what) => Self::Fatal(Fatal::Corrupt(what)),
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// A record on its way into a batch: refused, or encoded.
+type Planned<'r> = Result<(Encoded, &'r [Effect], Option<Condition>), LogError>;
+
+pub(super) struct Batcher {
+    pub db: Db,
+    pub writer: Writer,
+    pub signer: Arc<CheckpointSigner>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub options: LogOptions,
+    pub guard: ClockGuard,
+    pub space: Space,
+    /// The last head this process saw committed: it must still be there, whatever else happens.
+    pub floor: Head,
+    pub queue: mpsc::Receiver<Queued>,
+    pub published: watch::Sender<Published>,
+    pub fatal: watch::Sender<Option<Fatal>>,
+    pub closing: watch::Receiver<bool>,
+    pub counters: Arc<Counters>,
+}
+
+impl Batcher {
+    /// Serves the queue until it is closed and empty, or the log is found to be another than it was.
+    pub async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(self.options.batch);
+        let mut tick = tokio::time::interval(TICK);
+        let mut last_append = self.clock.monotonic();
+        let mut open = true;
+        loop {
+            waiting.clear();
+            tokio::select! {
+                biased;
+                taken = self.queue.recv_many(&mut waiting, self.options.batch) => {
+                    if taken == 0 {
+                        return;
+                    }
+                }
+                _ = self.closing.changed(), if open => {
+                    // what is queued is still recorded; nothing more gets in
+                    open = false;
+                    self.queue.close();
+                    continue;
+                }
+                _ = tick.tick() => {
+                    let idle = self.clock.monotonic().saturating_sub(last_append);
+                    // looking often lets a jumped clock settle before the next request needs it
+                    let _ = self.guard.judge(&*self.clock, self.floor.t_us, None);
+                    if idle < self.options.heartbeat || !self.heartbeat_due().await {
+                        continue;
+                    }
+                    waiting.push(heartbeat());
+                }
+            }
+            let recorded = self.serve(&mut waiting).await;
+            last_append = self.clock.monotonic();
+            match recorded {
+                Ok(()) => {}
+                Err(Failure::Store(_)) => self.refuse_waiting(),
+                Err(Failure::Fatal(fatal)) => {
+                    tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process wrote");
+                    self.fatal.send_replace(Some(fatal.clone()));
+                    self.queue.close();
+                    while let Ok(queued) = self.queue.try_recv() {
+                        let _ = queued.answer.send(Err(LogError::Stopped(fatal.clone())));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Records one batch and answers everyone in it. A waiter that has gone away is no error.
+    async fn serve(&mut self, waiting: &mut Vec<Queued>) -> Result<(), Failure> {
+        let (records, answers): (Vec<Record>, Vec<_>) =
+            waiting.drain(..).map(|queued| (queued.record, queued.answer)).unzip();
+        let appended = match tokio::time::timeout(APPEND_TIMEOUT, self.append(&records)).await {
+            Ok(appended) => appended,
+            Err(_) => Err(Failure::Store(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut)))),
+        };
+        match appended {
+            Ok(outcomes) => {
+                self.writer.rest();
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    let _ = answer.send(outcome);
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                // whether the commit happened may be unknown: the next append reads the head again
+                self.writer.discard().await;
+                let error = match &failure {
+                    Failure::Store(error) => LogError::Unavailable(error.clone()),
+                    Failure::Fatal(fatal) => LogError::Stopped(fatal.clone()),
+                };
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    records = records.len(),
+                    "a batch was not recorded"
+                );
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whoever queued up while the database was away would wait for the same failure again.
+    fn refuse_waiting(&mut self) {
+        let error = LogError::Unavailable(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut)));
+        while let Ok(queued) = self.queue.try_recv() {
+            let _ = queued.answer.send(Err(error.clone()));
+        }
+    }
+
+    async fn append(&mut self, records: &[Record]) -> Result<Vec<Result<Recorded, LogError>>, Failure> {
+        let room = self.space.has_room(&self.db, &*self.clock).await;
+        let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
+        let mut tx = self.writer.begin().await?;
+        let (stored, database_us) = tx.last_head().await?;
+        let head = match stored {
+            Some(stored) => Head::read(&stored)?,
+            None => Head::empty(self.signer.epoch()),
+        };
+        check_floor(&mut tx, &self.floor, &head).await?;
+        let database_us = database_us.filter(|_| self.options.compare_database_clock);
+        let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
+        let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
+        let failed = conditions::failed(&mut tx, records, t_us, hour_ago, head.end()).await?;
+        let planned: Vec<Planned<'_>> = records
+            .iter()
+            .zip(failed)
+            .map(|(record, failed)| plan(record, failed, verdict, room, &*self.entropy))
+            .collect();
+
+        let mut frontier = head.frontier.clone();
+        let leaves = planned.iter().flatten().map(|(encoded, ..)| encoded.leaf);
+        let mut subtrees = Vec::new();
+        let nodes = BatchNodes::append(&mut frontier, leaves, |height, n, hash| {
+            if height > 0 && height % 8 == 0 {
+                let level = i64::from(height / 8);
+                subtrees.push((level, (position(head.epoch, 0) >> height) + n.cast_signed(), hash));
+            }
+        });
+        if frontier.size() == head.size() {
+            return Ok(planned.into_iter().map(|plan| Err(refusal(plan))).collect());
+        }
+        let made = Head { epoch: head.epoch, root: frontier.root(), frontier, t_us: Some(t_us) };
+        let batch = rows(&planned, &head, &made, subtrees, &self.options.replica);
+        tx.insert(&batch).await?;
+        tx.commit().await?;
+
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.counters.records.fetch_add(made.size() - head.size(), Ordering::Relaxed);
+        let checkpoint = self.signer.sign(made.size(), made.root);
+        let outcomes = answers(planned, &head, &made, &nodes, &checkpoint);
+        self.floor = made.clone();
+        self.published.send_replace(Published { head: made, checkpoint: checkpoint.into() });
+        Ok(outcomes)
+    }
+
+    /// Whether no replica has written anything for the length of a heartbeat.
+    async fn heartbeat_due(&self) -> bool {
+        match super::read::newest_head(&self.db).await {
+            Ok(head) => {
+                let newest = head.and_then(|head| head.t_us).unwrap_or(0);
+                let since = micros(self.clock.now()).saturating_sub(newest);
+                u128::try_from(since).is_ok_and(|since| since >= self.options.heartbeat.as_micros())
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+fn heartbeat() -> Queued {
+    Queued { record: Record::of(Event::new(EventType::Heartbeat)), answer: oneshot::channel().0 }
+}
+
+/// The floor guard: what this process saw committed must still be there (invariants 9 and 10).
+async fn check_floor(tx: &mut Tx<'_>, floor: &Head, head: &Head) -> Result<(), Failure> {
+    if head.epoch != floor.epoch {
+        return Err(Failure::Fatal(Fatal::Epoch { database: head.epoch, seen: floor.epoch }));
+    }
+    if head.size() < floor.size() {
+        return Err(Failure::Fatal(Fatal::Rollback { database: head.size(), seen: floor.size() }));
+    }
+    if floor.size() == 0 {
+        return Ok(());
+    }
+    let same = if head.size() == floor.size() {
+        head.root == floor.root
+    } else {
+        tx.root_at(floor.end()).await?.is_some_and(|root| root[..] == floor.root[..])
+    };
+    if same { Ok(()) } else { Err(Failure::Fatal(Fatal::Fork { size: floor.size() })) }
+}
+
+/// Decides what becomes of one record; whatever is wrong with it stays with it.
+fn plan<'r>(
+    record: &'r Record,
+    failed: Option<Condition>,
+    verdict: Verdict,
+    room: bool,
+    entropy: &dyn Entropy,
+) -> Planned<'r> {
+    if !room && !record.may_use_reserve {
+        return Err(LogError::Full);
+    }
+    let (t_us, flag) = match verdict {
+        Verdict::Good(t_us) => (t_us, None),
+        Verdict::Bad(t_us, flag) if record.may_use_reserve => (t_us, Some(flag)),
+        Verdict::Bad(_, ClockFlag::Behind) => return Err(LogError::ClockBehind),
+        Verdict::Bad(_, ClockFlag::Jumped) => return Err(LogError::ClockJumped),
+    };
+    let denied;
+    let (event, effects) = match &failed {
+        None => (&record.event, record.effects.as_slice()),
+        Some(condition) => {
+            denied = record.event.clone().denied(condition.rule());
+            (&denied, [].as_slice())
+        }
+    };
+    let released = event.typ == EventType::Issue && event.decision == Some(Decision::Granted);
+    let iat_us = event.iat.filter(|_| released && event.signed_sha256.is_some()).map(micros);
+    if iat_us.is_some_and(|iat| iat.abs_diff(t_us) > IAT_TOLERANCE_US.unsigned_abs()) {
+        return Err(LogError::ClockJumped);
+    }
+    let encoded = encode(event, t_us, flag, entropy)?;
+    Ok((encoded, effects, failed))
+}
+
+fn refusal(plan: Planned<'_>) -> LogError {
+    match plan {
+        Err(error) => error,
+        // unreachable in practice: nothing was appended, so nothing was planned
+        Ok(_) => LogError::Unrecordable(BodyError::Profile),
+    }
+}
+
+fn rows<'b>(
+    planned: &[Planned<'_>],
+    head: &Head,
+    made: &Head,
+    subtrees: Vec<(i64, i64, [u8; 32])>,
+    replica: &'b str,
+) -> Batch<'b> {
+    let mut entries = Vec::with_capacity(planned.len());
+    let mut grants = Vec::new();
+    for (idx, (encoded, effects, _)) in (head.end()..).zip(planned.iter().flatten()) {
+        for effect in *effects {
+            match effect {
+                Effect::InsertGrant(grant) => grants.push(stored_grant(idx, grant)),
+            }
+        }
+        entries.push(entry_row(idx, encoded));
+    }
+    Batch {
+        prev: head.end(),
+        head: StoredHead {
+            size: made.end(),
+            root: made.root.to_vec(),
+            frontier: made.frontier.nodes().concat(),
+            t_us: made.t_us.unwrap_or_default(),
+        },
+        replica,
+        entries,
+        subtrees,
+        grants,
+    }
+}
+
+fn entry_row(idx: i64, encoded: &Encoded) -> EntryRow {
+    let index = &encoded.index;
+    EntryRow {
+        idx,
+        leaf: encoded.leaf,
+        body: encoded.body.clone(),
+        jti: index.jti.clone(),
+        signed8: index.signed8,
+        typ: index.typ,
+        decision: index.decision,
+        client: index.client.clone(),
+        rule: index.rule.clone(),
+        grant_id: index.grant_id.clone(),
+        private: encoded.private.as_ref().map(|row| StoredPrivate {
+            disclosures: row.disclosures.clone(),
+            actor: row.actor.clone(),
+            actor_iss: row.actor_iss.clone(),
+            subject: row.subject.clone(),
+            ticket: row.ticket.clone(),
+        }),
+    }
+}
+
+fn stored_grant(idx: i64, grant: &GrantRow) -> StoredGrant {
+    StoredGrant {
+        idx,
+        id: grant.id.as_str().to_owned(),
+        jti: grant.jti.as_str().to_owned(),
+        client: grant.client.as_str().to_owned(),
+        kid: grant.kid.as_str().to_owned(),
+        aud: serde_json::to_string(&grant.aud).unwrap_or_else(|_| "[]".into()),
+        scope: grant.scope.to_string(),
+        assurance: grant.assurance.as_str(),
+        iat_us: micros(grant.iat),
+        exp_us: micros(grant.exp),
+        created_at_us: micros(grant.created_at),
+        parent: grant.parent.as_ref().map(|id| id.as_str().to_owned()),
+    }
+}
+
+/// What everyone in the batch is told, now that it is durable.
+fn answers(
+    planned: Vec<Planned<'_>>,
+    head: &Head,
+    made: &Head,
+    nodes: &BatchNodes,
+    checkpoint: &str,
+) -> Vec<Result<Recorded, LogError>> {
+    let mut next = head.size();
+    let time = DateTime::<Utc>::from_timestamp_micros(made.t_us.unwrap_or_default()).unwrap_or_default();
+    planned
+        .into_iter()
+        .map(|plan| {
+            let (_, _, failed) = plan?;
+            let index = next;
+            next += 1;
+            let proof = proof::format(index, &nodes.inclusion(index), checkpoint);
+            Ok(Recorded { index, epoch: made.epoch, time, proof, failed })
+        })
+        .collect()
+}

@@ -1,0 +1,50 @@
+//! What the handlers work with: every part of the service, wired once by `app`.
+
+use std::sync::Arc;
+
+use super::checker::Checker;
+use super::clients::Clients;
+use super::gates::Gates;
+use super::issue::IssueDesk;
+use super::keyring::Keyring;
+use super::limits::{FailureLimit, UsedAssertions};
+use super::log::Log;
+use super::metrics::{Metrics, Noise};
+use super::store::Db;
+use crate::token::{Clock, Entropy};
+
+/// The parts of a running service.
+pub struct Service {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The database.
+    pub db: Db,
+    /// Who may call.
+    pub clients: Arc<Clients>,
+    /// What signs, and what is published.
+    pub keyring: Arc<Keyring>,
+    /// The issuance log.
+    pub log: Log,
+    /// Where tokens are issued.
+    pub desk: IssueDesk,
+    /// Where tokens are verified online.
+    pub checker: Arc<Checker>,
+    /// Where proxies ask.
+    pub gates: Gates,
+    /// Client assertions already used.
+    pub assertions: UsedAssertions,
+    /// What an operator watches.
+    pub metrics: Metrics,
+    /// Refusals counted in sums.
+    pub noise: Noise,
+    /// Failed credentials by address.
+    pub failures: FailureLimit,
+    /// Proxies whose forwarded addresses are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Only loopback names are answered (`dev`: DNS rebinding).
+    pub loopback_hosts_only: bool,
+    /// Whether `/metrics` is answered on the main listener.
+    pub metrics_here: bool,
+}

@@ -1,0 +1,184 @@
+//! Reading grants, joined with what the log's erasable table says of their people.
+
+use sqlx::AssertSqlSafe;
+
+use super::{Db, StoreError, json, on_db};
+
+/// A grant as stored, with the disclosures of the entry that issued it.
+#[derive(Debug, Clone)]
+pub struct GrantRecord {
+    /// Its id.
+    pub id: String,
+    /// The entry that issued it, globally.
+    pub idx: i64,
+    /// Its token.
+    pub jti: String,
+    /// Its client.
+    pub client: String,
+    /// The key.
+    pub kid: String,
+    /// Audiences as a JSON array.
+    pub aud: String,
+    /// Scopes, space-separated.
+    pub scope: String,
+    /// `verified` or `asserted`.
+    pub assurance: String,
+    /// Issued at, microseconds.
+    pub iat_us: i64,
+    /// Ends at, microseconds.
+    pub exp_us: i64,
+    /// Asked for at, microseconds.
+    pub created_at_us: i64,
+    /// Last changed at, microseconds.
+    pub updated_at_us: i64,
+    /// Redeemed at, microseconds.
+    pub accepted_at_us: Option<i64>,
+    /// Revoked at, microseconds.
+    pub revoked_at_us: Option<i64>,
+    /// The grant it was delegated from.
+    pub parent: Option<String>,
+    /// JSON array of disclosures, unless erased.
+    pub disclosures: Option<String>,
+}
+
+/// Which grants, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Neither redeemed nor revoked.
+    Pending,
+    /// Redeemed, not revoked.
+    Accepted,
+    /// Revoked.
+    Revoked,
+    /// Neither revoked nor ended.
+    Active,
+    /// Ended without having been revoked.
+    Expired,
+}
+
+impl State {
+    /// The condition on `g`; `now` is a parameter or a number.
+    fn sql(self, now: &str) -> String {
+        match self {
+            Self::Pending => "g.accepted_at_us IS NULL AND g.revoked_at_us IS NULL".into(),
+            Self::Accepted => "g.accepted_at_us IS NOT NULL AND g.revoked_at_us IS NULL".into(),
+            Self::Revoked => "g.revoked_at_us IS NOT NULL".into(),
+            Self::Active => format!("g.revoked_at_us IS NULL AND g.exp_us > {now}"),
+            Self::Expired => format!("g.revoked_at_us IS NULL AND g.exp_us <= {now}"),
+        }
+    }
+
+    /// For a search over entries: only those that issued a grant in this state.
+    #[must_use]
+    pub fn of_entry(state: Option<Self>, now_us: i64) -> String {
+        let state = state.map_or_else(|| "TRUE".into(), |state| state.sql(&now_us.to_string()));
+        format!(" AND EXISTS (SELECT 1 FROM actor_grant g WHERE g.idx = d.idx AND {state})")
+    }
+}
+
+const COLUMNS: &str = "g.id, g.idx, g.jti, g.client, g.kid, g.aud, g.scope, g.assurance, g.iat_us, g.exp_us, \
+     g.created_at_us, g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, p.disclosures \
+     FROM actor_grant g LEFT JOIN audit_private p ON p.idx = g.idx";
+
+type Row = (
+    String,
+    i64,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    i64,
+    i64,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+);
+
+impl From<Row> for GrantRecord {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.0,
+            idx: row.1,
+            jti: row.2,
+            client: row.3,
+            kid: row.4,
+            aud: row.5,
+            scope: row.6,
+            assurance: row.7,
+            iat_us: row.8,
+            exp_us: row.9,
+            created_at_us: row.10,
+            updated_at_us: row.11,
+            accepted_at_us: row.12,
+            revoked_at_us: row.13,
+            parent: row.14,
+            disclosures: row.15,
+        }
+    }
+}
+
+/// The grant `id`.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn grant(db: &Db, id: &str) -> Result<Option<GrantRecord>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} WHERE g.id = $1");
+    let row: Option<Row> =
+        on_db!(db, read | pool | { sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await })?;
+    Ok(row.map(Into::into))
+}
+
+/// Up to `limit` grants issued in `[low, high)`, newest first.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn newest_grants(
+    db: &Db,
+    (low, high): (i64, i64),
+    client: Option<&str>,
+    state: Option<(State, i64)>,
+    limit: i64,
+) -> Result<Vec<GrantRecord>, StoreError> {
+    let mut sql = format!("SELECT {COLUMNS} WHERE g.idx >= $1 AND g.idx < $2");
+    if client.is_some() {
+        sql.push_str(" AND g.client = $4");
+    }
+    if let Some((state, _)) = state {
+        let now = if client.is_some() { "$5" } else { "$4" };
+        sql.push_str(" AND ");
+        sql.push_str(&state.sql(now));
+    }
+    sql.push_str(" ORDER BY g.idx DESC LIMIT $3");
+    let rows: Vec<Row> = on_db!(
+        db,
+        read | pool | {
+            let mut query = sqlx::query_as(AssertSqlSafe(sql)).bind(low).bind(high).bind(limit);
+            if let Some(client) = client {
+                query = query.bind(client);
+            }
+            if let Some((State::Active | State::Expired, now_us)) = state {
+                query = query.bind(now_us);
+            }
+            query.fetch_all(pool).await
+        }
+    )?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// The grants issued at `positions`, newest first.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn grants_at(db: &Db, positions: &[i64]) -> Result<Vec<GrantRecord>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} WHERE g.idx {} ORDER BY g.idx DESC", db.in_list(1, "bigint"));
+    let rows: Vec<Row> = on_db!(
+        db,
+        read | pool | { sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await }
+    )?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}

@@ -1,0 +1,105 @@
+//! Migrations: numbered pairs, one file a database, forward only, never edited after release.
+
+use std::collections::BTreeMap;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, SqlStr};
+
+use super::{Db, StoreError, on_db};
+
+/// Number, name, SQLite's text, PostgreSQL's text.
+const MIGRATIONS: [(i64, &str, &str, &str); 1] = [(
+    1,
+    "ground",
+    include_str!("../../../migrations/sqlite/0001_ground.sql"),
+    include_str!("../../../migrations/postgres/0001_ground.sql"),
+)];
+
+/// The log's tables: the service role may read and insert, nothing else.
+pub(super) const LOG_TABLES: [&str; 7] = [
+    "audit_entry",
+    "audit_head",
+    "audit_subtree",
+    "audit_private",
+    "audit_index",
+    "audit_pruned_tile",
+    "audit_cosig",
+];
+/// The tables the service changes as it likes.
+const OWN_TABLES: [&str; 4] = ["meta", "client", "signing_key", "actor_grant"];
+
+/// Every migration's SQLite text, for the check that the triggers in a file are the ones written here.
+pub(super) fn sqlite_texts() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS.iter().map(|(_, _, sqlite, _)| *sqlite)
+}
+
+fn migrator(db: &Db) -> Migrator {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|&(number, name, sqlite, postgres)| {
+            let text = match db {
+                Db::Sqlite(_) => sqlite,
+                Db::Postgres(_) => postgres,
+            };
+            Migration::new(number, name.into(), MigrationType::Simple, SqlStr::from_static(text), false)
+        })
+        .collect();
+    Migrator::with_migrations(migrations)
+}
+
+/// Brings the schema up to this program's version; run as the owner. On PostgreSQL `service_user` is then
+/// given exactly the rights of the service role.
+///
+/// # Errors
+/// The owner may not, or an applied migration was changed.
+pub async fn migrate(db: &Db, service_user: Option<&str>) -> Result<(), StoreError> {
+    let migrator = migrator(db);
+    on_db!(db, write | pool | migrator.run(pool).await)
+        .map_err(|error| StoreError::Unavailable(std::sync::Arc::new(error.into())))?;
+    if let (Db::Postgres(pg), Some(user)) = (db, service_user) {
+        let role = format!("\"{}\"", user.replace('"', "\"\""));
+        for statement in [
+            format!("GRANT USAGE ON SCHEMA public TO {role}"),
+            format!("GRANT SELECT ON _sqlx_migrations TO {role}"),
+            format!("GRANT SELECT, INSERT ON {} TO {role}", LOG_TABLES.join(", ")),
+            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {role}", OWN_TABLES.join(", ")),
+        ] {
+            sqlx::query(AssertSqlSafe(statement)).execute(pg.pool()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether every migration of this program is applied, none is missing and none is newer.
+///
+/// # Errors
+/// [`StoreError::NotMigrated`] says which differs; another error: could not look.
+pub async fn check_migrated(db: &Db) -> Result<(), StoreError> {
+    let rows: Result<Vec<(i64, Vec<u8>)>, sqlx::Error> = on_db!(
+        db,
+        read | pool | {
+            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+                .fetch_all(pool)
+                .await
+        }
+    );
+    let applied: BTreeMap<i64, Vec<u8>> = match rows {
+        Ok(rows) => rows.into_iter().collect(),
+        Err(sqlx::Error::Database(error)) => {
+            return Err(StoreError::NotMigrated(format!("no migrations: {}", error.message())));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let wanted = migrator(db);
+    for migration in wanted.iter() {
+        match applied.get(&migration.version) {
+            Some(checksum) if checksum[..] == *migration.checksum => {}
+            Some(_) => return Err(StoreError::NotMigrated(format!("{} was changed", migration.version))),
+            None => return Err(StoreError::NotMigrated(format!("{} is missing", migration.version))),
+        }
+    }
+    if let Some(newer) = applied.keys().find(|version| !wanted.version_exists(**version)) {
+        return Err(StoreError::NotMigrated(format!("{newer} is newer than this program")));
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! What only PostgreSQL needs: a pool whose sessions can neither hang nor commit without a flush.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+
+use super::StoreError;
+
+/// Every session's settings. A frozen holder of the log's lock is cut off after two seconds, so it delays
+/// the other replicas no longer (audit-log.md §7); the commit waits for the flush whatever the server's default.
+const SESSION: [(&str, &str); 6] = [
+    ("lock_timeout", "4s"),
+    ("statement_timeout", "8s"),
+    ("idle_in_transaction_session_timeout", "2s"),
+    ("tcp_user_timeout", "5s"),
+    ("synchronous_commit", "on"),
+    ("default_transaction_isolation", "read committed"),
+];
+
+/// A PostgreSQL database.
+#[derive(Debug, Clone)]
+pub struct PostgresDb {
+    pool: PgPool,
+    user: String,
+}
+
+impl PostgresDb {
+    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| StoreError::Url("postgres:// must be followed by user, host and database".into()))?
+            .application_name("stagedoor")
+            .options(SESSION)
+            .disable_statement_logging();
+        let user = options.get_username().to_owned();
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool, user })
+    }
+
+    /// The connections.
+    pub(crate) const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) async fn check_durable(&self) -> Result<(), StoreError> {
+        for (setting, wanted) in [("fsync", "on"), ("full_page_writes", "on"), ("synchronous_commit", "on")] {
+            let value: String =
+                sqlx::query_scalar("SELECT current_setting($1)").bind(setting).fetch_one(&self.pool).await?;
+            if value != wanted {
+                return Err(StoreError::Unsafe(format!("{setting} is {value}, not {wanted}")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! What only SQLite needs: one writer, a few readers, the settings that make a commit durable.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlitePool};
+
+use super::StoreError;
+
+/// The first version without the WAL-reset corruption bug (3.7.0–3.51.2).
+const MIN_VERSION: (u32, u32, u32) = (3, 51, 3);
+/// How long a statement waits for another process's lock (`audit erase` beside a running service).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A SQLite file: one connection writes, the others read.
+#[derive(Debug, Clone)]
+pub struct SqliteDb {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    path: PathBuf,
+}
+
+impl SqliteDb {
+    pub(super) async fn open(url: &str, create: bool) -> Result<Self, StoreError> {
+        if url.contains('?') || url.contains(":memory:") {
+            return Err(StoreError::Url("sqlite:// takes the path of a file and nothing else".into()));
+        }
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|_| StoreError::Url("sqlite:// must be followed by a path".into()))?;
+        let path = options.get_filename().to_path_buf();
+        if !path.exists() {
+            if !create {
+                return Err(StoreError::Missing(path));
+            }
+            create_private(&path)?;
+        }
+        let options = options
+            .create_if_missing(false)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // NORMAL would lose the last commits on power loss: a released token without a record
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("trusted_schema", "OFF")
+            .pragma("cell_size_check", "ON")
+            // what `audit erase` deletes is overwritten with zeros
+            .pragma("secure_delete", "ON")
+            .pragma("temp_store", "MEMORY")
+            .disable_statement_logging();
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone().pragma("cache_size", "-16000"))
+            .await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.pragma("query_only", "ON").pragma("cache_size", "-4000"))
+            .await?;
+        let db = Self { writer, readers, path };
+        db.check_version().await?;
+        Ok(db)
+    }
+
+    /// The one connection that writes. The log's batcher holds it for the length of a batch.
+    pub(crate) const fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// Connections that cannot write.
+    pub(crate) const fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn check_version(&self) -> Result<(), StoreError> {
+        let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&self.readers).await?;
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        if (next(), next(), next()) < MIN_VERSION {
+            let (a, b, c) = MIN_VERSION;
+            return Err(StoreError::Unsafe(format!("SQLite {version} is older than {a}.{b}.{c}")));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn check_durable(&self) -> Result<(), StoreError> {
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&self.writer).await?;
+        if !mode.eq_ignore_ascii_case("wal") {
+            return Err(StoreError::Unsafe(format!("journal_mode is {mode}, not wal")));
+        }
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&self.writer).await?;
+        if synchronous < 2 {
+            return Err(StoreError::Unsafe("synchronous is below FULL".into()));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Makes an empty file that only its owner can read; SQLite gives its `-wal` and `-shm` the same mode.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|error| StoreError::from(sqlx::Error::Io(error)))
+}

@@ -1,0 +1,281 @@
+//! The command line, as a person or a script meets it: the real binary in a directory of its own.
+#![cfg(feature = "server")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn initialised() -> Self {
+        let place = Self::new();
+        place.ok(&["init"]);
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stagedoor"));
+        command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs what must succeed, and gives back standard output.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.ok(&all)).unwrap()
+    }
+
+    /// Runs what must fail with `code`, and gives back standard error: one line.
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stdout));
+        assert!(output.stdout.is_empty(), "errors go to standard error");
+        let error = text(&output.stderr);
+        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+        error
+    }
+
+    fn create_client(&self) -> (String, String) {
+        let made = self.json(&[
+            "client",
+            "create",
+            "--name",
+            "backend",
+            "--scopes",
+            "actor_tokens:issue,tokens:verify",
+        ]);
+        (made["client_id"].as_str().unwrap().to_owned(), made["client_secret"].as_str().unwrap().to_owned())
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn init_makes_what_is_private_and_says_what_comes_next() {
+    let place = Place::new();
+    let said = place.ok(&["init"]);
+    for expected in
+        ["master key file", "token key", "log key", "feed key", "stagedoor client create", "stagedoor serve"]
+    {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+    let mode = |name: &str| std::fs::metadata(place.path().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(".stagedoor"), 0o700);
+    assert_eq!((mode(".stagedoor/master.key"), mode(".stagedoor/stagedoor.db")), (0o600, 0o600));
+}
+
+#[test]
+fn init_never_writes_over_anything() {
+    let place = Place::initialised();
+    let key = std::fs::read(place.path().join(".stagedoor/master.key")).unwrap();
+    let keys = place.json(&["key", "list"]);
+    let error = place.fails(&["init"], 1);
+    assert!(error.contains("initialised already") && error.contains("stagedoor serve"), "{error}");
+    assert_eq!(std::fs::read(place.path().join(".stagedoor/master.key")).unwrap(), key);
+    assert_eq!(place.json(&["key", "list"]), keys);
+    // without the key file no second one is made beside a database that was sealed under the first
+    std::fs::remove_file(place.path().join(".stagedoor/master.key")).unwrap();
+    let error = place.fails(&["init"], 1);
+    assert!(error.contains("master key file") && error.contains("is not there"), "{error}");
+    assert!(!place.path().join(".stagedoor/master.key").exists());
+}
+
+#[test]
+fn init_takes_the_master_key_it_is_given() {
+    let place = Place::new();
+    let key = "A".repeat(43);
+    let init = place.command(&["init", "--json"]).env("STAGEDOOR_MASTER_KEY", &key).output().unwrap();
+    let said: Value = serde_json::from_slice(&init.stdout).unwrap();
+    assert_eq!((&said["made_master_key"], said["keys"].as_array().unwrap().len()), (&Value::Bool(false), 3));
+    assert!(!place.path().join(".stagedoor/master.key").exists());
+    assert!(
+        place.command(&["key", "list"]).env("STAGEDOOR_MASTER_KEY", &key).output().unwrap().status.success()
+    );
+    let bad = place.command(&["init"]).env("STAGEDOOR_MASTER_KEY", "secret").output().unwrap();
+    let error = text(&bad.stderr);
+    assert!(error.contains("is not 32 bytes in base64url") && !error.contains("secret"), "{error}");
+}
+
+#[test]
+fn a_client_is_made_changed_listed_rotated_and_disabled() {
+    let place = Place::initialised();
+    let (id, secret) = place.create_client();
+    assert!(secret.starts_with("sk_live_") && id.starts_with("client_"));
+    let changed =
+        place.json(&["client", "update", &id, "--audience", "https://a.example", "https://b.example"]);
+    assert_eq!(changed["audiences"], serde_json::json!(["https://a.example", "https://b.example"]));
+    let rotated = place.json(&["client", "rotate-secret", &id, "--overlap", "1h"]);
+    assert_ne!(rotated["client_secret"].as_str().unwrap(), secret);
+    let listed = place.json(&["client", "list"]);
+    let client = &listed["clients"][0];
+    assert_eq!(client["secrets"].as_array().unwrap().len(), 2);
+    assert_eq!(client["scopes"], serde_json::json!(["actor_tokens:issue", "tokens:verify"]));
+    let shown = listed.to_string() + &place.ok(&["client", "list"]);
+    assert!(shown.contains("backend") && !shown.contains("sk_live_") && !shown.contains("hash"));
+    let disabled = place.json(&["client", "disable", &id]);
+    assert!(disabled["disabled_at"].is_i64());
+    let error = place.fails(&["client", "rotate-secret", &id], 1);
+    assert!(error.contains("is disabled; create another"), "{error}");
+}
+
+#[test]
+fn a_clerk_client_gets_a_key_of_its_own_and_the_permit_it_needs() {
+    let place = Place::initialised();
+    let made = place.json(&[
+        "client",
+        "create",
+        "--scopes",
+        "actor_tokens:issue,actor_tokens:assert_actor",
+        "--may-assert",
+        "admin_*",
+        "--profile",
+        "clerk",
+        "--origin",
+        "https://app.example.com",
+    ]);
+    let id = made["client_id"].as_str().unwrap();
+    let permit = made["permit"].as_str().unwrap();
+    assert!(permit.contains(id) && permit.contains("admin_*"), "{permit}");
+    let keys = place.json(&["key", "list"]);
+    let purpose = format!("clerk:{id}");
+    let key = keys["keys"].as_array().unwrap().iter().find(|k| k["purpose"] == purpose.as_str()).unwrap();
+    assert_eq!((key["alg"].as_str(), key["state"].as_str()), (Some("RS256"), Some("active")));
+}
+
+#[test]
+fn keys_rotate_and_are_imported_only_one_at_a_time() {
+    let place = Place::initialised();
+    let rotated = place.json(&["key", "rotate", "--alg", "EdDSA"]);
+    assert_eq!((&rotated["keys"][0]["state"], &rotated["keys"][0]["alg"]), (&"next".into(), &"EdDSA".into()));
+    let error = place.fails(&["key", "rotate"], 1);
+    assert!(error.contains("signs soon; wait for it"), "{error}");
+    std::fs::write(place.path().join("x.pem"), "-----BEGIN RSA PRIVATE KEY-----\n").unwrap();
+    let error = place.fails(&["key", "import", "x.pem"], 1);
+    assert!(error.contains("openssl pkcs8"), "{error}");
+    let error = place.fails(&["key", "retire", "nobody"], 1);
+    assert!(error.contains("there is no key nobody"), "{error}");
+    let list = place.ok(&["key", "list"]);
+    assert!(list.starts_with("KID") && list.contains("next") && list.contains("active"), "{list}");
+}
+
+#[test]
+fn everything_opens_under_the_new_master_key_after_reseal() {
+    let place = Place::initialised();
+    let (id, _) = place.create_client();
+    let said = place.ok(&["key", "reseal", "--new-key-file", "new.key"]);
+    assert!(said.contains("3 keys, 1 clients") && said.contains("MASTER_KEY_FILE"), "{said}");
+    let list =
+        place.command(&["client", "list"]).env("STAGEDOOR_MASTER_KEY_FILE", "new.key").output().unwrap();
+    assert!(text(&list.stdout).contains(&id) && list.stderr.is_empty());
+    let old = place.run(&["client", "list"]);
+    assert!(text(&old.stderr).contains("not authentic") && !text(&old.stdout).contains(&id));
+}
+
+#[test]
+fn unknown_settings_are_refused_with_the_nearest_known_one() {
+    let place = Place::new();
+    std::fs::write(place.path().join("stagedoor.toml"), "data_dri = \"x\"\n").unwrap();
+    let error = place.fails(&["client", "list"], 1);
+    assert_eq!(error, "error: `data_dri` in stagedoor.toml is not a setting; did you mean `data_dir`?\n");
+    let other = place.command(&["init", "--config", "none.toml"]).output().unwrap();
+    assert!(text(&other.stderr).contains("none.toml cannot be read"));
+    std::fs::remove_file(place.path().join("stagedoor.toml")).unwrap();
+    let output = place.command(&["init"]).env("STAGEDOOR_DATABSE_URL", "x").output().unwrap();
+    let expected = "error: STAGEDOOR_DATABSE_URL is not a setting; did you mean STAGEDOOR_DATABASE_URL?\n";
+    assert_eq!((text(&output.stderr).as_str(), output.status.code()), (expected, Some(1)));
+    assert!(!place.path().join(".stagedoor").exists(), "nothing is made with a wrong setting");
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_to_do() {
+    let place = Place::new();
+    let error = place.fails(&["client", "list"], 1);
+    assert!(error.contains("master key file") && error.contains("stagedoor init"), "{error}");
+    let initialised = Place::initialised();
+    let error = initialised.fails(&["client", "create", "--scopes", "nonsense"], 1);
+    assert!(error.contains("\"nonsense\" is not a scope; write some of actor_tokens:issue"), "{error}");
+    let error = initialised.fails(&["client", "disable", "client_nobody"], 1);
+    assert!(error.contains("there is no client client_nobody"), "{error}");
+    let error = initialised.fails(&["token", "mint", "--user", "u", "--actor", "a"], 1);
+    assert!(error.contains("STAGEDOOR_CLIENT_SECRET is missing"), "{error}");
+    let error =
+        initialised.fails(&["token", "mint", "--user", "u", "--actor", "a", "--url", "http://a.example"], 1);
+    assert!(error.contains("must be https"), "{error}");
+    assert_eq!(initialised.run(&["clinet"]).status.code(), Some(2));
+}
+
+#[test]
+fn audit_verify_says_holds_by_exit_code() {
+    let place = Place::initialised();
+    let said = place.json(&["audit", "verify"]);
+    assert_eq!((&said["holds"], &said["entries"]), (&Value::Bool(true), &0.into()));
+    let error = Place::new().fails(&["audit", "verify"], 2);
+    assert!(error.contains("stagedoor init"), "{error}");
+}
+
+#[test]
+fn a_token_is_inspected_offline_and_labelled_unverified() {
+    let place = Place::new();
+    // {"alg":"none"} . {"sub":"user_42"}
+    let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c2VyXzQyIn0.AA";
+    let said = place.ok(&["token", "inspect", token]);
+    assert!(
+        said.contains("claims (unverified)") && said.contains("user_42") && said.contains("not verified"),
+        "{said}"
+    );
+    let error = place.fails(&["token", "inspect", "nonsense"], 1);
+    assert!(error.contains("no token in compact form") && !error.contains("nonsense"), "{error}");
+}
+
+#[test]
+fn the_health_check_fails_where_nobody_listens_and_passes_where_somebody_does() {
+    use std::io::{Read as _, Write as _};
+    let place = Place::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        for status in ["200 OK", "503 Service Unavailable"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).unwrap();
+            assert!(request[..n].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        }
+    });
+    let health =
+        || place.command(&["health"]).env("STAGEDOOR_LISTEN", &address).output().unwrap().status.code();
+    assert_eq!(health(), Some(0));
+    assert_eq!(health(), Some(1));
+    server.join().unwrap();
+    assert_eq!(health(), Some(1));
+}
+
+#[test]
+fn version_and_help_are_answers() {
+    let place = Place::new();
+    assert_eq!(place.ok(&["--version"]), format!("stagedoor {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(place.ok(&["client", "create", "--help"]).contains("--may-assert"));
+}

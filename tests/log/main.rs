@@ -1,0 +1,8 @@
+//! The log's conformance suite: every test runs on SQLite and on PostgreSQL.
+
+#[path = "../support/pg.rs"]
+mod pg;
+
+mod append;
+mod harness;
+mod schema;
