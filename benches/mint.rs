@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const POLICY: &str = r#"
-@id("bench") @scope("read") @max_lifetime("900") @asserted
+@id("bench") @scope("read") @max_lifetime("900") @asserted("allow")
 permit (principal, action == Action::"impersonate", resource);
 "#;
 

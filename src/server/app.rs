@@ -29,6 +29,7 @@ use super::metrics::{Metrics, Noise};
 use super::policy::Reload;
 use super::service::Service;
 use super::store::{self, Db, StoreError};
+use super::ticket::TicketSystem;
 use crate::token::{Clock, Entropy, Issuer, RevocationList, SystemClock, SystemEntropy};
 
 /// Stands in a database that `dev` made.
@@ -42,7 +43,7 @@ const LOOK_AT_ISSUERS_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether the policy's text changed.
 const LOOK_AT_POLICY_EVERY: Duration = Duration::from_secs(1);
 /// How often refused noise is summed into the log.
-const NOISE_EVERY: Duration = Duration::from_secs(60);
+const NOISE_EVERY: Duration = Duration::from_mins(1);
 
 /// Why the service does not start, or had to stop. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +187,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         keyring: keyring.clone(),
         log: log.clone(),
         checker: checker.clone(),
+        tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
     Ok(Service {
         clock: clock.clone(),

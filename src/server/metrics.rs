@@ -1,4 +1,4 @@
-//! What an operator watches: counters and histograms in the OpenMetrics format, without a person in them.
+//! What an operator watches: counters and histograms in the `OpenMetrics` format, without a person in them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,10 +31,35 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Histogram,
     mints: Family<OutcomeLabels, Counter>,
-    /// The log's size, entries.
-    pub log_size: Gauge,
-    /// Rows of keys or clients that failed their authentication: somebody wrote to the database.
-    pub unauthentic_rows: Gauge<u64, AtomicU64>,
+    log_entries: Gauge,
+    log_records: Gauge,
+    log_commits: Gauge,
+    unauthentic_rows: Gauge,
+    signing_key_age: Gauge,
+    issuer_keys_age: Family<IssuerLabels, Gauge>,
+}
+
+/// What is read from the parts when somebody scrapes.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// Entries in the log.
+    pub log_entries: u64,
+    /// Entries this process recorded since it started.
+    pub log_records: u64,
+    /// Transactions it took.
+    pub log_commits: u64,
+    /// Rows of keys or clients that fail their authentication.
+    pub unauthentic_rows: u64,
+    /// Since when the key that signs tokens does so, seconds.
+    pub signing_key_age_seconds: u64,
+    /// How old the keys of each trusted issuer are, seconds; `None`: never fetched.
+    pub issuer_keys_age_seconds: Vec<(String, Option<u64>)>,
+}
+
+/// Which issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerLabels {
+    issuer: String,
 }
 
 impl Default for Metrics {
@@ -51,15 +76,43 @@ impl Default for Metrics {
         );
         let mints = Family::<OutcomeLabels, Counter>::default();
         registry.register("mints", "Attempts to mint, by outcome", mints.clone());
-        let log_size = Gauge::default();
-        registry.register("log_entries", "Entries in the issuance log", log_size.clone());
-        let unauthentic_rows = Gauge::<u64, AtomicU64>::default();
-        registry.register(
+        let mut gauge = |name: &str, help: &str, unit: Option<Unit>| {
+            let gauge = Gauge::default();
+            match unit {
+                Some(unit) => registry.register_with_unit(name, help, unit, gauge.clone()),
+                None => registry.register(name, help, gauge.clone()),
+            }
+            gauge
+        };
+        let log_entries = gauge("log_entries", "Entries in the issuance log", None);
+        let log_records = gauge("log_records", "Entries this process recorded since it started", None);
+        let log_commits = gauge("log_commits", "Transactions that took", None);
+        let unauthentic_rows = gauge(
             "unauthentic_rows",
             "Rows of keys or clients that fail their authentication; must be 0",
-            unauthentic_rows.clone(),
+            None,
         );
-        Self { registry, requests, durations, mints, log_size, unauthentic_rows }
+        let signing_key_age =
+            gauge("signing_key_age", "How long the current key has signed tokens", Some(Unit::Seconds));
+        let issuer_keys_age = Family::<IssuerLabels, Gauge>::default();
+        registry.register_with_unit(
+            "issuer_keys_age",
+            "Age of a trusted issuer's keys; -1: never fetched",
+            Unit::Seconds,
+            issuer_keys_age.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            durations,
+            mints,
+            log_entries,
+            log_records,
+            log_commits,
+            unauthentic_rows,
+            signing_key_age,
+            issuer_keys_age,
+        }
     }
 }
 
@@ -82,7 +135,17 @@ impl Metrics {
     }
 
     /// The text that a scraper reads.
-    pub fn render(&self) -> String {
+    pub fn render(&self, observed: &Observed) -> String {
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.log_entries.set(whole(observed.log_entries));
+        self.log_records.set(whole(observed.log_records));
+        self.log_commits.set(whole(observed.log_commits));
+        self.unauthentic_rows.set(whole(observed.unauthentic_rows));
+        self.signing_key_age.set(whole(observed.signing_key_age_seconds));
+        for (issuer, age) in &observed.issuer_keys_age_seconds {
+            let labels = IssuerLabels { issuer: issuer.clone() };
+            self.issuer_keys_age.get_or_create(&labels).set(age.map_or(-1, whole));
+        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

@@ -24,3 +24,4 @@ pub mod revoke;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod ticket;

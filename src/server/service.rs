@@ -9,7 +9,7 @@ use super::issue::IssueDesk;
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, UsedAssertions};
 use super::log::Log;
-use super::metrics::{Metrics, Noise};
+use super::metrics::{Metrics, Noise, Observed};
 use super::store::Db;
 use crate::token::{Clock, Entropy};
 
@@ -47,4 +47,25 @@ pub struct Service {
     pub loopback_hosts_only: bool,
     /// Whether `/metrics` is answered on the main listener.
     pub metrics_here: bool,
+}
+
+impl Service {
+    /// What the parts say of themselves to a scraper; asks no database.
+    pub fn observed(&self) -> Observed {
+        let stats = self.log.stats();
+        let now = self.clock.now();
+        let age = self.keyring.token_key_since().map_or(0, |since| (now - since).num_seconds());
+        let issuers = self.desk.actors.status();
+        Observed {
+            log_entries: self.log.known_size(),
+            log_records: stats.records,
+            log_commits: stats.commits,
+            unauthentic_rows: self.clients.ignored_rows() + self.keyring.ignored_rows(),
+            signing_key_age_seconds: u64::try_from(age).unwrap_or(0),
+            issuer_keys_age_seconds: issuers
+                .into_iter()
+                .map(|(issuer, status)| (issuer.to_string(), status.age_seconds))
+                .collect(),
+        }
+    }
 }

@@ -231,7 +231,16 @@ fn what_is_missing_is_named_with_what_to_do() {
 fn audit_verify_says_holds_by_exit_code() {
     let place = Place::initialised();
     let said = place.json(&["audit", "verify"]);
-    assert_eq!((&said["holds"], &said["entries"]), (&Value::Bool(true), &0.into()));
+    assert_eq!(
+        (&said["holds"], &said["entries"]),
+        (&Value::Bool(true), &3.into()),
+        "init recorded three keys"
+    );
+    let (id, _) = place.create_client();
+    place.ok(&["client", "disable", &id]);
+    place.ok(&["key", "rotate"]);
+    let said = place.ok(&["audit", "verify"]);
+    assert_eq!(said, "the log holds: 6 entries recomputed\n", "every change is an entry");
     let error = Place::new().fails(&["audit", "verify"], 2);
     assert!(error.contains("stagedoor init"), "{error}");
 }
@@ -278,4 +287,134 @@ fn version_and_help_are_answers() {
     let place = Place::new();
     assert_eq!(place.ok(&["--version"]), format!("stagedoor {}\n", env!("CARGO_PKG_VERSION")));
     assert!(place.ok(&["client", "create", "--help"]).contains("--may-assert"));
+}
+
+/// A running `serve` on a free port, stopped with the test.
+struct Server {
+    child: std::process::Child,
+    url: String,
+}
+
+impl Server {
+    fn start(place: &Place) -> Self {
+        use std::io::BufRead as _;
+        let mut command = place.command(&["serve"]);
+        command.env("STAGEDOOR_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect("the address is printed").to_owned();
+        Self { child, url }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// contract.md §2: a running server sees a change made by the command line within a second.
+#[test]
+fn a_running_server_sees_a_new_and_a_disabled_client_within_a_second() {
+    let place = Place::initialised();
+    let server = Server::start(&place);
+    let (id, secret) = place.create_client();
+    let inspect = || {
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ1In0.AA";
+        place
+            .command(&["token", "inspect", token, "--url", &server.url])
+            .env("STAGEDOOR_CLIENT_SECRET", &secret)
+            .output()
+            .unwrap()
+    };
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let known = inspect();
+    let said = text(&known.stdout);
+    assert!(
+        said.contains("NOT valid: "),
+        "the server verified it for a known client: {said}{}",
+        text(&known.stderr)
+    );
+    assert_eq!(known.status.code(), Some(1), "a token that is not valid is a failure");
+    place.ok(&["client", "disable", &id]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let refused = inspect();
+    let error = text(&refused.stderr);
+    assert!(error.contains("the server refused (401)"), "{error}");
+    assert!(!error.contains(&secret) && refused.stdout.is_empty());
+}
+
+#[test]
+fn a_test_secret_is_refused_by_serve() {
+    let place = Place::initialised();
+    let made = place.json(&["client", "create", "--scopes", "tokens:verify", "--test"]);
+    let secret = made["client_secret"].as_str().unwrap();
+    assert!(secret.starts_with("sk_test_"));
+    let server = Server::start(&place);
+    let output = place
+        .command(&["token", "inspect", "e30.e30.AA", "--url", &server.url])
+        .env("STAGEDOOR_CLIENT_SECRET", secret)
+        .output()
+        .unwrap();
+    assert!(text(&output.stderr).contains("the server refused (401)"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn init_says_that_a_database_of_dev_is_not_for_serving() {
+    let place = Place::new();
+    place.ok(&["dev", "--once"]);
+    let error = place.fails(&["init"], 1);
+    assert!(error.contains("belongs to `stagedoor dev`"), "{error}");
+}
+
+/// A checkpoint kept elsewhere is what a rewritten log cannot get past.
+#[test]
+fn audit_verify_compares_with_checkpoints_kept_from_earlier() {
+    let place = Place::initialised();
+    let server = Server::start(&place);
+    let address = server.url.strip_prefix("http://").unwrap();
+    let checkpoint = get(address, "/v1/audit/log/checkpoint");
+    drop(server);
+    std::fs::write(place.path().join("kept"), &checkpoint).unwrap();
+    let said = place.ok(&["audit", "verify", "--checkpoint", "kept"]);
+    assert!(said.contains("1 checkpoints continued"), "{said}");
+    // one that claims more than this log ever had is not this key's any more
+    let (origin, rest) = checkpoint.split_once('\n').unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    std::fs::write(place.path().join("forged"), format!("{origin}\n999\n{rest}")).unwrap();
+    let error = place.fails(&["audit", "verify", "--checkpoint", "forged"], 2);
+    assert!(error.contains("no checkpoint that this log's key signed"), "{error}");
+}
+
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// The database restored from an older copy: the log is shorter than somebody saw it.
+#[test]
+fn a_database_restored_from_an_older_copy_is_a_rollback() {
+    let place = Place::initialised();
+    let copy = place.path().join("copy.db");
+    let database = place.path().join(".stagedoor/stagedoor.db");
+    std::fs::copy(&database, &copy).unwrap();
+    place.create_client();
+    let server = Server::start(&place);
+    let checkpoint = get(server.url.strip_prefix("http://").unwrap(), "/v1/audit/log/checkpoint");
+    drop(server);
+    std::fs::write(place.path().join("kept"), checkpoint).unwrap();
+    for leftover in ["stagedoor.db-wal", "stagedoor.db-shm"] {
+        let _ = std::fs::remove_file(place.path().join(".stagedoor").join(leftover));
+    }
+    std::fs::copy(&copy, &database).unwrap();
+    let output = place.run(&["audit", "verify", "--checkpoint", "kept"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("ROLLBACK"), "{}", text(&output.stdout));
 }

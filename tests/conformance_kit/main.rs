@@ -1,4 +1,11 @@
 //! The conformance kit (`stagedoor conformance`): its table is large and sound, our own doors keep all of it,
-//! and a careless service is caught.
+//! the recipes of `docs/languages` keep what matters, and a careless service is caught.
 
+mod guards;
 mod in_process;
+mod kit;
+#[path = "../support/processes.rs"]
+mod processes;
+#[path = "../support/recipes.rs"]
+mod recipes;
+mod services;

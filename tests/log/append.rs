@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use stagedoor::server::log::proof;
-use stagedoor::server::log::{Checkpoint, Condition, Event, EventType, Fatal, LogError, LogOptions};
+use stagedoor::server::log::{Checkpoint, Condition, Event, EventType, Fatal, LogError, LogOptions, Record};
 use stagedoor::server::store::Db;
 use stagedoor::token::Clock as _;
 
-use crate::harness::{both, issue, plain};
+use crate::harness::{Bench, both, issue};
 
 async fn bodies(db: &Db) -> Vec<(i64, Vec<u8>)> {
     let sql = "SELECT idx, body FROM audit_entry ORDER BY idx";
@@ -22,7 +22,7 @@ async fn bodies(db: &Db) -> Vec<(i64, Vec<u8>)> {
     }
 }
 
-async fn all_bodies(bench: &crate::harness::Bench) -> Vec<Vec<u8>> {
+async fn all_bodies(bench: &Bench) -> Vec<Vec<u8>> {
     let rows: Vec<(i64, Vec<u8>)> = match &bench.super_url {
         None => bodies(&bench.service).await,
         Some(url) => {
@@ -39,7 +39,7 @@ both! {
     async fn every_record_gets_an_index_of_its_own_and_a_receipt_that_verifies(bench) {
         // invariants 3, 4
         let log = bench.log().await;
-        let verifier = bench.signer().verifier().clone();
+        let verifier = Bench::signer().verifier().clone();
         let mut tasks = Vec::new();
         for i in 0..300 {
             let (log, record) = (log.clone(), bench.grant("admin_7", &format!("user_{i}")));
@@ -62,7 +62,7 @@ both! {
         let newest = Checkpoint::open(&log.checkpoint().await.unwrap(), &verifier).unwrap();
         assert_eq!(newest.size, 300);
         log.close().await;
-        assert!(matches!(log.record(plain(Event::new(EventType::Stop))).await, Err(LogError::Closed)));
+        assert!(matches!(log.record(Record::of(Event::new(EventType::Stop))).await, Err(LogError::Closed)));
         bench.log().await.close().await;
     }
 }
@@ -152,7 +152,7 @@ both! {
         let log = bench.log().await;
         let mut bad = issue("a", "u").denied("no");
         bad.detail = serde_json::from_str(r#"{"fraction":0.5}"#).ok();
-        let (good, bad) = tokio::join!(log.record(bench.grant("a", "u")), log.record(plain(bad)));
+        let (good, bad) = tokio::join!(log.record(bench.grant("a", "u")), log.record(Record::of(bad)));
         assert!(good.is_ok());
         assert!(matches!(bad, Err(LogError::Unrecordable(_))));
         log.close().await;
@@ -165,14 +165,13 @@ both! {
         let log = bench.log().await;
         let first = log.record(bench.grant("a", "u")).await.unwrap();
         let at = bench.clock.now();
-        bench.clock.jump_to(at - Duration::from_secs(3600));
-        let late = log.record(plain(issue("a", "u").denied("no"))).await;
+        bench.clock.jump_to(at - Duration::from_hours(1));
+        let late = log.record(Record::of(issue("a", "u").denied("no"))).await;
         assert!(matches!(late, Err(LogError::ClockJumped | LogError::ClockBehind)), "{late:?}");
-        let mut stop = plain(Event::new(EventType::Revoke));
-        stop.may_use_reserve = true;
+        let stop = Record::of(Event::new(EventType::Revoke)).from_the_reserve();
         let revoked = log.record(stop).await.unwrap();
         assert!(revoked.time >= first.time, "a revocation never waits for a clock");
-        bench.clock.jump_to(at + Duration::from_secs(86_400));
+        bench.clock.jump_to(at + Duration::from_hours(24));
         assert!(matches!(log.record(bench.grant("a", "u")).await, Err(LogError::ClockJumped)));
         bench.clock.jump_to(at);
         assert!(log.record(bench.grant("a", "u")).await.is_err(), "not before the clocks agree for 10 s");
@@ -217,7 +216,7 @@ both! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_database_is_503_for_everyone_and_no_fork_later() {
     // invariant 7, the short form: every session of the service is cut, then it goes on
-    let Some(bench) = crate::harness::Bench::postgres().await else { return };
+    let Some(bench) = Bench::postgres().await else { return };
     let log = bench.log().await;
     log.record(bench.grant("a", "u")).await.unwrap();
     let admin = sqlx::PgPool::connect(bench.super_url.as_ref().unwrap()).await.unwrap();
@@ -242,7 +241,7 @@ async fn a_lost_database_is_503_for_everyone_and_no_fork_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_file_under_a_running_service_stops_it() {
     // invariant 10
-    let bench = crate::harness::Bench::sqlite().await.unwrap();
+    let bench = Bench::sqlite().await.unwrap();
     let log = bench.log().await;
     for i in 0..5 {
         log.record(bench.grant("a", &format!("u{i}"))).await.unwrap();

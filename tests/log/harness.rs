@@ -23,7 +23,8 @@ pub struct Bench {
     pub entropy: Arc<dyn Entropy>,
     pub service_url: String,
     pub super_url: Option<String>,
-    pub dir: tempfile::TempDir,
+    /// Removed with the bench.
+    pub _dir: tempfile::TempDir,
 }
 
 impl Bench {
@@ -51,10 +52,10 @@ impl Bench {
         dir: tempfile::TempDir,
     ) -> Self {
         let clock = Arc::new(FixedClock::at_seconds(NOW));
-        Self { service, owner, clock, entropy: Arc::new(SystemEntropy), service_url, super_url, dir }
+        Self { service, owner, clock, entropy: Arc::new(SystemEntropy), service_url, super_url, _dir: dir }
     }
 
-    pub fn signer(&self) -> CheckpointSigner {
+    pub fn signer() -> CheckpointSigner {
         CheckpointSigner::from_seed(&SEED, HOST, 1).unwrap()
     }
 
@@ -69,7 +70,7 @@ impl Bench {
 
     pub async fn open(&self, db: Db, options: LogOptions) -> Result<Log, stagedoor::server::log::OpenError> {
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
-        Log::open(db, self.signer(), clock, entropy, options).await
+        Log::open(db, Self::signer(), clock, entropy, options).await
     }
 
     /// An attempt of `actor` on `subject`, granted, with its grant.
@@ -93,7 +94,7 @@ impl Bench {
             scope: Scope::parse("read").unwrap(),
             assurance: Assurance::Asserted,
             iat: now,
-            exp: now + Duration::from_secs(600),
+            exp: now + Duration::from_mins(10),
             created_at: now,
             parent: None,
         };
@@ -125,28 +126,18 @@ pub fn issue(actor: &str, subject: &str) -> Event {
     event
 }
 
-/// A record of an event without conditions or effects.
-pub fn plain(event: Event) -> Record {
-    Record { event, conditions: vec![], effects: vec![], may_use_reserve: false }
-}
-
-/// One test on both databases.
+/// One test, run on SQLite and then on PostgreSQL.
 macro_rules! both {
     ($(#[$doc:meta])* async fn $name:ident($bench:ident) $body:block) => {
-        mod $name {
-            use super::*;
+        $(#[$doc])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
             async fn suite($bench: crate::harness::Bench) $body
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                suite(crate::harness::Bench::sqlite().await.expect("always there")).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                if let Some(bench) = crate::harness::Bench::postgres().await {
-                    suite(bench).await;
-                }
+            println!("on SQLite");
+            suite(crate::harness::Bench::sqlite().await.expect("always there")).await;
+            if let Some(bench) = crate::harness::Bench::postgres().await {
+                println!("on PostgreSQL");
+                suite(bench).await;
             }
         }
     };

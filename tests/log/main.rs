@@ -5,4 +5,6 @@ mod pg;
 
 mod append;
 mod harness;
+mod reads;
 mod schema;
+mod verifying;

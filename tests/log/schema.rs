@@ -158,7 +158,7 @@ async fn postgres_refuses_every_way_to_change_what_is_recorded() {
 #[tokio::test]
 async fn serve_refuses_a_role_or_triggers_that_could_undo_the_log() {
     let unsafe_ = |checked: Result<(), StoreError>| {
-        assert!(matches!(checked, Err(StoreError::Unsafe(_))), "{checked:?}")
+        assert!(matches!(checked, Err(StoreError::Unsafe(_))), "{checked:?}");
     };
     let lite = Bench::sqlite().await.unwrap();
     let raw = sqlite_raw(&lite).await;

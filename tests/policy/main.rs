@@ -2,4 +2,12 @@
 
 mod support;
 
+mod cli;
+mod cookbook;
+mod hard_limits;
+mod limits;
+mod loading;
+mod properties;
 mod shipped;
+mod store;
+mod traps;

@@ -12,12 +12,21 @@ use serde_json::{Map, Value, json};
 /// The contract as it is served.
 pub static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let text = include_str!("../../openapi.yaml");
-    Contract { doc: serde_saphyr::from_str(text).expect("openapi.yaml is YAML"), validators: Mutex::default() }
+    Contract {
+        doc: serde_saphyr::from_str(text).expect("openapi.yaml is YAML"),
+        validators: Mutex::default(),
+    }
 });
 
 /// Headers that may stand in an answer only where the contract says so.
-const ONLY_WHERE_DOCUMENTED: &[&str] =
-    &["access-control-allow-origin", "access-control-allow-credentials", "location", "retry-after", "set-cookie", "www-authenticate"];
+const ONLY_WHERE_DOCUMENTED: &[&str] = &[
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "location",
+    "retry-after",
+    "set-cookie",
+    "www-authenticate",
+];
 
 /// The contract file, read.
 pub struct Contract {
@@ -37,17 +46,30 @@ pub struct Operation<'c> {
 }
 
 impl Operation<'_> {
-    /// The scopes a client needs; `None` where no credential is asked for.
-    pub fn scopes(&self) -> Option<Vec<String>> {
+    /// How a caller proves himself, by the name of the scheme; `None` where nobody has to.
+    pub fn credential(&self) -> Option<&str> {
         let security = self.spec["security"].as_array().expect("every operation states its security");
-        let required = security.first()?["clientSecret"].as_array().expect("one scheme").iter();
-        Some(required.map(|s| s.as_str().expect("a scope").to_owned()).collect())
+        security.first()?.as_object()?.keys().next().map(String::as_str)
+    }
+
+    /// The scopes a client needs, where it calls with its secret.
+    pub fn scopes(&self) -> Option<Vec<&str>> {
+        let required = self.spec["security"].get(0)?.get("clientSecret")?.as_array()?;
+        Some(required.iter().map(|s| s.as_str().expect("a scope")).collect())
+    }
+
+    /// The name of the schema of its body.
+    pub fn request_component(&self) -> Option<&str> {
+        let media = self.spec.get("requestBody")?["content"].as_object()?.values().next()?;
+        media["schema"]["$ref"].as_str()?.rsplit('/').next()
     }
 
     /// Examples of a body that is accepted.
     pub fn request_examples(&self) -> Vec<Value> {
-        let media = self.spec.get("requestBody").map(|b| &b["content"]["application/json"]["examples"]);
-        media.and_then(Value::as_object).into_iter().flat_map(|m| m.values().map(|e| e["value"].clone())).collect()
+        let content = self.spec.get("requestBody").and_then(|body| body["content"].as_object());
+        let media = content.into_iter().flat_map(Map::values);
+        let examples = media.filter_map(|m| m["examples"].as_object());
+        examples.flat_map(Map::values).map(|example| example["value"].clone()).collect()
     }
 }
 
@@ -74,7 +96,8 @@ impl Contract {
 
     /// The members that a component's schema knows.
     pub fn members(&self, component: &str) -> Vec<&str> {
-        let members = self.doc["components"]["schemas"][component]["properties"].as_object().expect("properties");
+        let members =
+            self.doc["components"]["schemas"][component]["properties"].as_object().expect("properties");
         members.keys().map(String::as_str).collect()
     }
 
@@ -86,7 +109,8 @@ impl Contract {
     /// The operation for a request, and the methods its path takes otherwise.
     fn find(&self, method: &Method, path: &str) -> (Option<Operation<'_>>, Vec<String>) {
         let path = path.split('?').next().unwrap_or(path);
-        let mut candidates: Vec<_> = self.operations().into_iter().filter(|o| fits(o.path, path)).collect();
+        let mut candidates: Vec<_> =
+            self.operations().into_iter().filter(|o| self.fits(o.path, path)).collect();
         // Fixed segments win over parameters.
         let most_fixed = candidates.iter().map(|o| o.path.matches('{').count()).min();
         candidates.retain(|o| Some(o.path.matches('{').count()) == most_fixed);
@@ -94,10 +118,21 @@ impl Contract {
         (candidates.into_iter().find(|o| o.method == *method), methods)
     }
 
+    /// Whether `path` fits a template; some take further segments after the last one.
+    fn fits(&self, template: &str, path: &str) -> bool {
+        let takes_rest = self.doc["paths"][template]["x-takes-rest"] == json!(true);
+        let (a, b): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+        let as_long = a.len() == b.len() || (takes_rest && a.len() < b.len());
+        as_long
+            && a.iter().zip(&b).all(|(t, p)| t == p || (t.starts_with('{') && (takes_rest || !p.is_empty())))
+    }
+
     /// Follows a `$ref` within the document.
     fn resolve<'c>(&'c self, value: &'c Value) -> &'c Value {
         match value.get("$ref").and_then(Value::as_str) {
-            Some(target) => self.doc.pointer(target.trim_start_matches('#')).expect("a reference into the document"),
+            Some(target) => {
+                self.doc.pointer(target.trim_start_matches('#')).expect("a reference into the document")
+            }
             None => value,
         }
     }
@@ -113,26 +148,32 @@ impl Contract {
             });
             Arc::clone(built)
         };
-        let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        let errors: Vec<String> =
+            validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
 
     /// Everything that is wrong with `reply` as an answer to `method path`.
     pub fn faults(&self, method: &Method, path: &str, accept: Option<&str>, reply: &Reply) -> Vec<String> {
-        let (operation, methods) = self.find(method, path);
-        let Some(operation) = operation else { return self.faults_off_contract(method, &methods, reply) };
         // `dev` refuses foreign names before it looks at the path.
         if reply.status == StatusCode::FORBIDDEN && reply.code() == Some("host_not_allowed") {
             return self.problem_faults(reply);
         }
+        let (operation, methods) = self.find(method, path);
+        let Some(operation) = operation else { return self.faults_off_contract(method, &methods, reply) };
         let status = reply.status.as_str();
         let Some(response) = operation.spec["responses"].get(status) else {
             return vec![format!("status {status} is not documented")];
         };
         let response = self.resolve(response);
         let mut faults = self.header_faults(response.get("headers"), reply);
+        if *method == Method::HEAD {
+            return faults;
+        }
         faults.extend(self.body_faults(&operation, status, response, reply));
-        if !reply.status.is_success() {
+        let is_problem = response["content"]["application/json"]["schema"]["$ref"]
+            == json!("#/components/schemas/Problem");
+        if is_problem {
             faults.extend(self.problem_faults(reply));
             let asked = accept.is_some_and(|a| a.contains("application/problem+json"));
             if asked != (reply.header("content-type") == Some("application/problem+json")) {
@@ -195,11 +236,21 @@ impl Contract {
         faults
     }
 
-    fn body_faults(&self, operation: &Operation<'_>, status: &str, response: &Value, reply: &Reply) -> Vec<String> {
+    fn body_faults(
+        &self,
+        operation: &Operation<'_>,
+        status: &str,
+        response: &Value,
+        reply: &Reply,
+    ) -> Vec<String> {
         let content_type = reply.header("content-type").unwrap_or("(none)");
         let media = content_type.split(';').next().unwrap_or("").trim();
         let Some(content) = response.get("content").and_then(Value::as_object) else {
-            return if reply.body.is_empty() { Vec::new() } else { vec!["a body where none is documented".into()] };
+            return if reply.body.is_empty() {
+                Vec::new()
+            } else {
+                vec!["a body where none is documented".into()]
+            };
         };
         if !content.contains_key(media) {
             return vec![format!("content type {content_type} is not documented")];
@@ -208,7 +259,7 @@ impl Contract {
         if media.ends_with("json") && media != content_type {
             return vec![format!("content type {content_type} has parameters")];
         }
-        let pointer = self.media_pointer(operation, status, media);
+        let pointer = media_pointer(operation, status, media);
         if media == "application/x-ndjson" {
             let text = String::from_utf8_lossy(&reply.body);
             let lines = text.lines().map(|line| match serde_json::from_str(line) {
@@ -229,20 +280,6 @@ impl Contract {
             }
         };
         self.check(&pointer, &value).err().into_iter().collect()
-    }
-
-    /// Where the schema of a response's media type stands, through the response's own `$ref`.
-    fn media_pointer(&self, operation: &Operation<'_>, status: &str, media: &str) -> String {
-        let escape = |s: &str| s.replace('~', "~0").replace('/', "~1");
-        let base = match operation.spec["responses"][status].get("$ref").and_then(Value::as_str) {
-            Some(target) => target.trim_start_matches('#').to_owned(),
-            None => {
-                let method = operation.method.as_str().to_ascii_lowercase();
-                format!("/paths/{}/{method}/responses/{status}", escape(operation.path))
-            }
-        };
-        // A `$ref` that points into `components/responses` is a plain JSON pointer, which schemas may use too.
-        format!("{base}/content/{}/schema", escape(media))
     }
 
     /// What every error body holds, beyond its schema.
@@ -274,14 +311,24 @@ impl Contract {
     }
 }
 
-/// Whether `path` fits a template.
-fn fits(template: &str, path: &str) -> bool {
-    let (a, b): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
-    a.len() == b.len() && a.iter().zip(&b).all(|(t, p)| t == p || (t.starts_with('{') && !p.is_empty()))
+/// Where the schema of a response's media type stands, through the response's own `$ref`.
+fn media_pointer(operation: &Operation<'_>, status: &str, media: &str) -> String {
+    // A JSON pointer within a URI: braces are percent-encoded.
+    let escape = |s: &str| s.replace('~', "~0").replace('/', "~1").replace('{', "%7B").replace('}', "%7D");
+    let shared = operation.spec["responses"][status].get("$ref").and_then(Value::as_str);
+    let base = if let Some(target) = shared {
+        target.trim_start_matches('#').to_owned()
+    } else {
+        let method = operation.method.as_str().to_ascii_lowercase();
+        format!("/paths/{}/{method}/responses/{status}", escape(operation.path))
+    };
+    // A `$ref` that points into `components/responses` is a plain JSON pointer, which schemas may use too.
+    format!("{base}/content/{}/schema", escape(media))
 }
 
 fn jsonschema_check(schema: &Value, value: &Value) -> Result<(), String> {
-    let validator = jsonschema::options().with_draft(jsonschema::Draft::Draft202012).build(schema).expect("a schema");
+    let validator =
+        jsonschema::options().with_draft(jsonschema::Draft::Draft202012).build(schema).expect("a schema");
     validator.validate(value).map_err(|e| e.to_string())
 }
 
@@ -361,6 +408,13 @@ impl Call {
     /// A JSON body.
     pub fn json(self, body: &Value) -> Self {
         self.bytes(serde_json::to_vec(body).expect("JSON")).header("content-type", "application/json")
+    }
+
+    /// A form.
+    pub fn form(self, members: &[(&str, &str)]) -> Self {
+        let mut url = reqwest::Url::parse("http://form.invalid/").expect("a URL");
+        url.query_pairs_mut().extend_pairs(members);
+        self.bytes(url.query().unwrap_or("")).header("content-type", "application/x-www-form-urlencoded")
     }
 
     /// Any body.

@@ -47,7 +47,7 @@ pub fn cluster() -> Option<&'static Cluster> {
             if bin.is_none() {
                 eprintln!("SKIPPED: PostgreSQL is not installed, so its half of the tests did not run");
             }
-            bin.map(|bin| Cluster::start(bin))
+            bin.map(Cluster::start)
         })
         .as_ref()
 }

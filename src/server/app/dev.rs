@@ -69,9 +69,8 @@ fn with_demo_parts(mut config: Config) -> Result<Config, AppError> {
     let failed = AppError::failed("DATA_DIR cannot be written");
     if config.directory == DirectoryConfig::None {
         let path = config.data_dir.join("dev-directory.json");
-        let written = private_directory(&config.data_dir).and_then(|()| match path.exists() {
-            true => Ok(()),
-            false => std::fs::write(&path, directory::DEMO_PEOPLE),
+        let written = private_directory(&config.data_dir).and_then(|()| {
+            if path.exists() { Ok(()) } else { std::fs::write(&path, directory::DEMO_PEOPLE) }
         });
         written.map_err(failed)?;
         config.directory = DirectoryConfig::File { path };

@@ -19,7 +19,7 @@ pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
     for issuer in &config.issuers {
         match &issuer.keys {
             config::KeySource::Discovery(url) | config::KeySource::JwksUrl(url) => {
-                destinations.push(url.clone())
+                destinations.push(url.clone());
             }
             config::KeySource::JwksFile(_) => {}
         }

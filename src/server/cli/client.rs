@@ -8,10 +8,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::open::open;
+use super::record::record;
 use super::{CliError, Outcome, output};
 use crate::server::clients::{self, Client, ClientForm, Created, Profile, SecretKind};
 use crate::server::config::Config;
 use crate::server::keyring::{self, KeyPurpose};
+use crate::server::log::Event;
 use crate::server::master_key::MasterKey;
 use crate::server::store::Db;
 use crate::token::{Alg, ClientId, Clock as _, SystemClock, SystemEntropy};
@@ -111,24 +113,32 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
                 Profile::Clerk => Some(clerk(&db, &master, &made.client).await?),
                 Profile::Standard => None,
             };
+            record(config, &db, &master, vec![entry(&made.client, "create")]).await?;
             print_secret(&made, permit.as_deref(), json)?;
         }
         Command::Update { id, form } => {
             let client = clients::update(&db, &master, id, &form.read()?).await?;
+            record(config, &db, &master, vec![entry(&client, "update")]).await?;
             print_client(&client, "changed", json)?;
         }
         Command::List => print_list(&clients::list(&db, &master).await?, json)?,
         Command::Disable { id } => {
             let client = clients::disable(&db, &master, id, now).await?;
+            record(config, &db, &master, vec![entry(&client, "disable")]).await?;
             print_client(&client, "disabled", json)?;
         }
         Command::RotateSecret { id, overlap } => {
             let made = clients::rotate_secret(&db, &master, id, *overlap, now, &SystemEntropy).await?;
+            record(config, &db, &master, vec![entry(&made.client, "rotate_secret")]).await?;
             print_secret(&made, None, json)?;
         }
     }
     db.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn entry(client: &Client, change: &str) -> Event {
+    super::record::client(&client.id, change, client.version)
 }
 
 /// Profile `clerk`: a key of the client's own, and the permit its operator has to add to the policy.
@@ -268,7 +278,7 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        assert_eq!(duration("24h").unwrap(), Duration::from_secs(86_400));
+        assert_eq!(duration("24h").unwrap(), Duration::from_hours(24));
         assert_eq!(duration("0s").unwrap(), Duration::ZERO);
         for bad in ["", "24", "h", "-1h", "1.5h", "1w", "5é", "99999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");

@@ -13,6 +13,9 @@ use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::server::store::{Db, StoreError, check_migrated, migrate};
 use crate::token::{Clock as _, SystemClock, SystemEntropy};
 
+/// Stands in a database that `dev` made, which `serve` refuses.
+const DEV_STAMP: &str = "dev";
+
 pub async fn run(config: &Config, json: bool) -> Outcome {
     let now = SystemClock::default().now();
     // A master key that is there and wrong is found before anything is made.
@@ -31,9 +34,14 @@ pub async fn run(config: &Config, json: bool) -> Outcome {
     if has_keys {
         // With the wrong master key the database is there, too: say which of the two it is.
         open_keys(config, &db).await?;
+        let next = if db.meta(DEV_STAMP).await?.is_some() {
+            "it belongs to `stagedoor dev`: set another DATA_DIR"
+        } else {
+            "start it with `stagedoor serve`"
+        };
         let which = output::plain(&format!("{:?}", config.database_url));
         return Err(CliError::Refused(format!(
-            "{which} is initialised already and was left as it is; start it with `stagedoor serve`"
+            "{which} is initialised already and was left as it is; {next}"
         )));
     }
     let service = service_user(config).await?;
@@ -44,6 +52,8 @@ pub async fn run(config: &Config, json: bool) -> Outcome {
     }
     let (master, made_key) = master_key(&config.master_key)?;
     let keys = keyring::make_initial(&db, &master, config.signing_alg, now, &SystemEntropy).await?;
+    let entries = keys.iter().map(|k| super::record::key(&k.kid, "create", &k.purpose.to_string()));
+    super::record::record(config, &db, &master, entries.collect()).await?;
     db.close().await;
     report(config, json, "made", &keys, made_key)
 }

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::open::open;
+use super::record::record;
 use super::{CliError, Outcome, output};
 use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo, KeyPurpose, MAX_KEY_FILE_BYTES};
+use crate::server::log::Event;
 use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::token::{Alg, Clock as _, Kid, SystemClock, SystemEntropy};
 
@@ -61,19 +63,25 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
         Command::List => print_list(&keyring::list(&db, &master).await?, now, json)?,
         Command::Rotate { purpose, alg } => {
             let key = keyring::rotate(&db, &master, purpose.clone(), *alg, now, entropy).await?;
+            record(config, &db, &master, vec![entry(&key, "rotate")]).await?;
             print_keys(&[("published", &key)], now, json)?;
         }
         Command::Import { file, purpose } => {
             let text = read_key(file)?;
             let key = keyring::import(&db, &master, purpose.clone(), &text, now, entropy).await?;
+            record(config, &db, &master, vec![entry(&key, "import")]).await?;
             print_keys(&[("imported", &key)], now, json)?;
         }
         Command::Retire { kid, now: false } => {
             let key = keyring::retire(&db, &master, kid, now, entropy).await?;
+            record(config, &db, &master, vec![entry(&key, "retire")]).await?;
             print_keys(&[("retired", &key)], now, json)?;
         }
         Command::Retire { kid, now: true } => {
             let (gone, follower) = keyring::revoke(&db, &master, kid, now, entropy).await?;
+            let follows = follower.iter().map(|key| entry(key, "activate"));
+            let entries = std::iter::once(entry(&gone, "revoke")).chain(follows).collect();
+            record(config, &db, &master, entries).await?;
             let mut keys = vec![("revoked", &gone)];
             keys.extend(follower.iter().map(|key| ("signs now", key)));
             print_keys(&keys, now, json)?;
@@ -85,6 +93,7 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
                 loaded => loaded?,
             };
             let (keys, clients) = keyring::reseal(&db, &master, &new, now, entropy).await?;
+            record(config, &db, &new, vec![super::record::reseal(keys, clients)]).await?;
             let file = output::plain(&new_key_file.display().to_string());
             if json {
                 output::print_json(&json!({
@@ -99,6 +108,10 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
     }
     db.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn entry(key: &KeyInfo, change: &str) -> Event {
+    super::record::key(&key.kid, change, &key.purpose.to_string())
 }
 
 fn print_keys(keys: &[(&str, &KeyInfo)], now: DateTime<Utc>, json: bool) -> Result<(), CliError> {

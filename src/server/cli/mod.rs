@@ -9,6 +9,8 @@ mod init;
 mod key;
 mod open;
 mod output;
+pub mod policy;
+mod record;
 mod token;
 
 use std::ffi::OsString;
@@ -69,6 +71,9 @@ enum Command {
     /// The issuance log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// The policy, looked at before it is used
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Actor tokens, against a running server
     #[command(subcommand)]
     Token(token::Command),
@@ -90,13 +95,21 @@ enum CliError {
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+    /// The database did not answer.
+    #[error("the database cannot be used; check DATABASE_URL, that it runs, and what its role may do")]
+    Database(#[source] StoreError),
     #[error(transparent)]
     Conformance(#[from] conformance::ConformanceError),
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyCommandError),
     #[error(transparent)]
     App(#[from] AppError),
     #[error(transparent)]
     Api(#[from] api::ApiError),
+    /// What was done is not in the log.
+    #[error("the change is made, but the log could not record it; run `stagedoor audit verify`")]
+    Unrecorded(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file could not be used.
     #[error("{} cannot be used; check that it is there and may be read or written", path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -109,6 +122,16 @@ enum CliError {
     /// Anything else, in one sentence with what to do.
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Database(error),
+            // these say themselves what to do
+            other => Self::Store(other),
+        }
+    }
 }
 
 /// What a command leaves behind.
@@ -124,14 +147,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let could_not_look = matches!(arguments.command, Command::Audit(_) | Command::Conformance(_));
+    let could_not_look =
+        matches!(arguments.command, Command::Audit(_) | Command::Conformance(_) | Command::Policy(_));
     match dispatch(arguments) {
         Ok(code) => code,
         // `… | head` closes the pipe early: that is no failure of ours
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", output::plain(&output::chain(&error)));
-            ExitCode::from(if could_not_look { 2 } else { 1 })
+            ExitCode::from(match &error {
+                CliError::Policy(error) => error.exit_code(),
+                _ if could_not_look => 2,
+                _ => 1,
+            })
         }
     }
 }
@@ -166,6 +194,17 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Client(command) => waiting(client::run(&command, &load()?, everywhere.json)),
         Command::Key(command) => waiting(key::run(&command, &load()?, everywhere.json)),
         Command::Audit(command) => waiting(audit::run(&command, &load()?, everywhere.json)),
+        Command::Policy(command) => {
+            let config = load()?;
+            let configured = config.policy_path.as_deref();
+            let (clock, mut input) = (SystemClock::default(), std::io::stdin());
+            let mut out = std::io::stdout();
+            match policy::run(&command, everywhere.json, configured, &clock, &mut input, &mut out) {
+                Ok(code) => Ok(ExitCode::from(code)),
+                Err(policy::PolicyCommandError::Output(error)) => Err(CliError::Output(error)),
+                Err(error) => Err(error.into()),
+            }
+        }
         Command::Health => waiting(health::run(&load()?)),
         Command::Token(command) => waiting(token::run(&command, &environment, everywhere.json)),
     }

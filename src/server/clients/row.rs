@@ -181,7 +181,7 @@ fn time(us: Option<i64>) -> Option<Option<DateTime<Utc>>> {
 pub(super) async fn all(db: &Db) -> Result<Vec<Row>, StoreError> {
     let rows: Vec<Columns> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
                 "SELECT id, row, mac, created_at_us, disabled_at_us, version FROM client ORDER BY id",
             )
@@ -196,7 +196,7 @@ pub(super) async fn all(db: &Db) -> Result<Vec<Row>, StoreError> {
 pub(super) async fn one(db: &Db, id: &ClientId) -> Result<Option<Row>, StoreError> {
     let row: Option<Columns> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
                 "SELECT id, row, mac, created_at_us, disabled_at_us, version FROM client WHERE id = $1",
             )
@@ -218,7 +218,7 @@ pub(in crate::server) const BUMP: &str = "INSERT INTO meta (key, value) VALUES (
 pub(super) async fn insert(db: &Db, row: &Row) -> Result<(), StoreError> {
     on_db!(
         db,
-        write | pool | {
+        write(pool) => {
             let mut tx = pool.begin().await?;
             sqlx::query(
                 "INSERT INTO client (id, row, mac, created_at_us, disabled_at_us, version) \
@@ -243,7 +243,7 @@ pub(super) async fn insert(db: &Db, row: &Row) -> Result<(), StoreError> {
 pub(super) async fn replace(db: &Db, row: &Row) -> Result<bool, StoreError> {
     let changed = on_db!(
         db,
-        write | pool | {
+        write(pool) => {
             let mut tx = pool.begin().await?;
             let done = sqlx::query(
                 "UPDATE client SET row = $2, mac = $3, disabled_at_us = $4, version = $5 \

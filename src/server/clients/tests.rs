@@ -41,7 +41,7 @@ impl Fixture {
     }
 
     async fn tamper(&self, sql: &'static str) {
-        on_db!(&self.db, write | pool | sqlx::query(sql).execute(pool).await.map(drop)).unwrap();
+        on_db!(&self.db, write(pool) => sqlx::query(sql).execute(pool).await.map(drop)).unwrap();
     }
 }
 
@@ -122,12 +122,12 @@ async fn a_client_cannot_be_re_enabled_by_clearing_the_column() {
 async fn rotated_secrets_overlap_as_long_as_asked_and_no_longer() {
     let f = fixture().await;
     let first = f.create(SecretKind::Live).await;
-    let (id, hour) = (&first.client.id, Duration::from_secs(3600));
+    let (id, hour) = (&first.client.id, Duration::from_hours(1));
     let second = rotate_secret(&f.db, &f.master, id, hour, f.clock.now(), &SystemEntropy).await.unwrap();
     let clients = f.clients(AcceptedSecrets::LiveOnly).await;
     let accepted = |secret: &ClientSecret| clients.authenticate(secret.expose(), f.clock.now()).is_some();
     assert!(accepted(&first.secret) && accepted(&second.secret));
-    f.clock.advance(hour - Duration::from_secs(1));
+    f.clock.advance(Duration::from_secs(3599));
     assert!(accepted(&first.secret));
     f.clock.advance(Duration::from_secs(1));
     assert!(!accepted(&first.secret) && accepted(&second.secret));
@@ -143,7 +143,7 @@ async fn rotated_secrets_overlap_as_long_as_asked_and_no_longer() {
 async fn too_many_secrets_at_a_time_are_refused() {
     let f = fixture().await;
     let made = f.create(SecretKind::Live).await;
-    let day = Duration::from_secs(86_400);
+    let day = Duration::from_hours(24);
     let rotate = || rotate_secret(&f.db, &f.master, &made.client.id, day, f.clock.now(), &SystemEntropy);
     for _ in 1..MAX_SECRETS {
         rotate().await.unwrap();

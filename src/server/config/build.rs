@@ -12,7 +12,7 @@ use super::error::ConfigError;
 use super::layers::{Field, Kind, SecretSource, Section, field};
 use super::{
     Config, ConsoleConfig, DatabaseUrl, DirectoryConfig, GateConfig, IssuerConfig, KeySource, LogFormat,
-    OutboundConfig, PrivateHost, Secret, is_loopback,
+    OutboundConfig, PrivateHost, Secret, TicketConfig, is_loopback,
 };
 use crate::token::{Alg, Audience, Issuer, Scope};
 
@@ -46,6 +46,7 @@ const GATE: &[Field] = &[
 ];
 const CONSOLE: &[Field] =
     &[field("issuer", Kind::Text), field("client_id", Kind::Text), field("client_secret", Kind::Secret)];
+const TICKET: &[Field] = &[field("url", Kind::Text), field("token", Kind::Secret)];
 const POLICY: &[Field] = &[field("path", Kind::Text)];
 
 /// Everything that may be set.
@@ -64,6 +65,7 @@ pub(super) const TOP: &[Field] = &[
     field("policy", Kind::Table(POLICY)),
     field("gates", Kind::Tables(GATE)),
     field("console", Kind::Table(CONSOLE)),
+    field("ticket", Kind::Table(TICKET)),
     field("log_max_bytes", Kind::Integer),
     field("log_format", Kind::Text),
     field("log_level", Kind::Text),
@@ -125,6 +127,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         policy_path: top.section("policy").map(|s| s.file_path("path")).transpose()?.flatten(),
         gates: gates(top)?,
         console,
+        ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,
         log_max_bytes,
         log_format: top.parsed("log_format", log_format)?.unwrap_or_default(),
         log_level: top.text("log_level")?.map_or_else(|| "info".to_owned(), |t| t.value),
@@ -473,6 +476,14 @@ fn console(section: &Section, issuers: &[IssuerConfig]) -> Result<ConsoleConfig,
             .secret("client_secret")?
             .ok_or_else(|| section.missing("client_secret_file", "write where the client's secret is"))?,
     })
+}
+
+fn ticket(section: &Section, allow_http: bool) -> Result<TicketConfig, ConfigError> {
+    let url = section
+        .text("url")?
+        .ok_or_else(|| section.missing("url", "write where a ticket can be asked about (docs/policy.md)"))?;
+    outbound_url(&url.value, allow_http).map_err(|why| url.invalid(why))?;
+    Ok(TicketConfig { url: url.value, token: section.secret("token")? })
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {

@@ -66,6 +66,8 @@ pub struct Config {
     pub gates: Vec<GateConfig>,
     /// `[console]`: the pages for people. Default off.
     pub console: Option<ConsoleConfig>,
+    /// `[ticket]`: where a policy that demands it has tickets looked up. Default none: such a policy denies.
+    pub ticket: Option<TicketConfig>,
     /// `LOG_MAX_BYTES`: PostgreSQL only: how large the log may grow; its last 5 % is the reserve for
     /// revocation, stop, key and erase entries. Default none: a warning, and no promise. On SQLite the free
     /// bytes of the volume count and it must not be set.
@@ -171,6 +173,15 @@ pub struct GateConfig {
     pub scopes: Scope,
     /// `impersonation`: whether actor tokens are let in. Default false.
     pub impersonation: bool,
+}
+
+/// The ticket system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketConfig {
+    /// `url`: what answers about a ticket (docs/policy.md). Required.
+    pub url: String,
+    /// `token` or `token_file`: bearer token. Default none.
+    pub token: Option<Secret>,
 }
 
 /// Sign-in of the console.

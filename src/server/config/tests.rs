@@ -47,6 +47,7 @@ fn every_table_of_the_contract_is_read() {
         iss = "https://other.example.com"
         jwks_file = "other.json"
         audiences = ["stagedoor"]
+        clients = ["cli"]
         typ = ["application/at+JWT"]
         id_token = true
         [directory]
@@ -99,6 +100,7 @@ fn the_environment_wins_and_reaches_every_nested_key() {
             ("STAGEDOOR_ISSUERS__0__ISS", "http://127.0.0.1:9"),
             ("STAGEDOOR_ISSUERS__0__DISCOVERY", "true"),
             ("STAGEDOOR_ISSUERS__0__AUDIENCES", "a"),
+            ("STAGEDOOR_ISSUERS__0__CLIENTS", "b"),
             // no settings: the command line's, and what Kubernetes adds for a service of our name
             ("STAGEDOOR_CLIENT_SECRET", "sk_live_x"),
             ("STAGEDOOR_URL", "http://127.0.0.1:2"),
@@ -135,8 +137,9 @@ fn a_secret_comes_from_a_file_and_never_from_both() {
 
 #[test]
 fn what_is_wrong_is_said_in_one_sentence_with_what_to_do() {
-    let issuer =
-        |rest: &str| format!("[[issuers]]\niss = \"https://a.example\"\naudiences = [\"x\"]\n{rest}");
+    let issuer = |rest: &str| {
+        format!("[[issuers]]\niss = \"https://a.example\"\naudiences = [\"x\"]\nclients = [\"c\"]\n{rest}")
+    };
     let table: Vec<(String, &str)> = vec![
         ("isuer = 1".into(), "`isuer` in stagedoor.toml is not a setting; did you mean `issuer`?"),
         ("LISTEN = \"\"".into(), "`LISTEN` in stagedoor.toml is not a setting; did you mean `listen`?"),
@@ -177,6 +180,10 @@ fn what_is_wrong_is_said_in_one_sentence_with_what_to_do() {
         (issuer("jwks_url = \"http://x\""), "must be https"),
         ("[[issuers]]\njwks_file = \"a\"".into(), "`issuers[0].iss` is missing"),
         ("[[issuers]]\niss = \"a\"\njwks_file = \"a\"".into(), "`issuers[0].audiences` is missing"),
+        (
+            "[[issuers]]\niss = \"a\"\naudiences = [\"x\"]\njwks_file = \"a\"".into(),
+            "`issuers[0].clients` is missing",
+        ),
         (issuer("jwks_file = \"a\"\n[console]\nissuer = \"https://b\""), "is not one of [[issuers]]"),
         ("[[gates]]\nname = \"A B\"".into(), "may hold a-z, 0-9, _ and - only"),
         ("[[gates]]\nname = \"a\"".into(), "`gates[0].audience` is missing"),
@@ -212,7 +219,7 @@ fn wrong_variables_are_named_as_variables() {
 
 #[test]
 fn our_issuer_under_a_free_port_is_nobody_elses_either() {
-    let text = "listen = \"127.0.0.1:0\"\n[[issuers]]\niss = \"http://127.0.0.1:5000\"\njwks_file = \"a\"\naudiences = [\"x\"]";
+    let text = "listen = \"127.0.0.1:0\"\n[[issuers]]\niss = \"http://127.0.0.1:5000\"\njwks_file = \"a\"\naudiences = [\"x\"]\nclients = [\"c\"]";
     let config = parse(text, &[]).unwrap();
     assert!(config.issuer_for("127.0.0.1:5000".parse().unwrap()).is_err());
     assert_eq!(config.issuer_for("[::1]:80".parse().unwrap()).unwrap().as_str(), "http://[::1]:80");

@@ -239,7 +239,7 @@ pub(super) fn denied(denial: Denial) -> Problem {
             Problem::new(Code::ResourceNotFound, message).param("user_id")
         }
         DenialKind::Policy(Refusal::StepUp(step_up)) => {
-            Problem { step_up: Some(step_up), ..Problem::new(Code::PolicyDenied, message) }
+            Problem::new(Code::PolicyDenied, message).step_up(step_up)
         }
     };
     problem.rule(rule).recorded()
@@ -249,7 +249,7 @@ pub(super) fn denied(denial: Denial) -> Problem {
 fn not_answered(error: IssueError) -> Problem {
     match error {
         IssueError::Log(error) => log_unavailable(error),
-        IssueError::NoKey(_) | IssueError::Sign(_) => Problem::internal(&error),
+        IssueError::NoKey(_) | IssueError::NoClerkKey | IssueError::Sign(_) => Problem::internal(&error),
     }
 }
 

@@ -36,12 +36,10 @@ impl Caller {
 
 /// The client lacks a scope.
 pub fn scope_missing(permission: ClientScope) -> Problem {
-    Problem::new(
-        Code::ScopeMissing,
-        format!(
-            "This client needs the scope `{permission}`. An operator can add it: stagedoor client update --scopes."
-        ),
-    )
+    let detail = format!(
+        "This client needs the scope `{permission}`. An operator can add it: stagedoor client update --scopes."
+    );
+    Problem::new(Code::ScopeMissing, detail).scope(permission.as_str())
 }
 
 /// Reads the one `Authorization: Bearer` credential of a request (BE-1).

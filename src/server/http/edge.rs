@@ -8,9 +8,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError as _, web};
 use tracing::Instrument;
 
+use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
 use super::{Exposure, ROUTES};
 use crate::server::service::Service;
@@ -31,12 +32,15 @@ pub struct Arrival {
 /// Marks a refusal that is not in the log, so that it is counted in its sums.
 pub struct Unrecorded;
 
-/// The arrival of `request`; the edge has put it there.
+/// The arrival of `request`.
+///
+/// # Panics
+/// Never behind [`edge`], which puts it there.
 pub fn arrival(request: &HttpRequest) -> Arrival {
     request.extensions().get::<Arrival>().cloned().expect("the edge wraps every route")
 }
 
-/// The outermost middleware.
+/// The outermost middleware: everything that is asked and answered passes it.
 pub async fn edge(
     service: web::Data<Service>,
     request: ServiceRequest,
@@ -74,7 +78,14 @@ pub async fn edge(
     let response = finish(&service, answered, &arrival, accept.as_ref());
     let route = response.request().match_pattern().unwrap_or_else(|| "-".into());
     span.record("route", &route);
-    observe(&service, &span, &method, &route, response.status(), service.clock.monotonic() - started);
+    observe(
+        &service,
+        &span,
+        &method,
+        &route,
+        response.status(),
+        service.clock.monotonic().saturating_sub(started),
+    );
     Ok(response)
 }
 
@@ -86,6 +97,9 @@ fn finish(
     accept: Option<&HeaderValue>,
 ) -> ServiceResponse<BoxBody> {
     let (request, mut response) = response.into_parts();
+    if let Some(ours) = in_our_words(request.path(), &response) {
+        response = ours;
+    }
     let carried = response.extensions().get::<Problem>().cloned();
     if let Some(problem) = carried {
         response = problem.render(&arrival.id, accept);
@@ -108,6 +122,24 @@ fn finish(
         headers.insert(REQUEST_ID, id);
     }
     ServiceResponse::new(request, response)
+}
+
+/// What the framework refused by itself, such as a body over the limit, in the words of the path's own errors.
+fn in_our_words(path: &str, response: &HttpResponse) -> Option<HttpResponse> {
+    let media = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if response.error().is_none() || !media.starts_with("text/plain") {
+        return None;
+    }
+    let (code, detail) = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => (Code::RequestBodyTooLarge, "The body is over 16 KiB."),
+        status if status.is_client_error() => (Code::RequestBodyInvalid, "The body did not arrive whole."),
+        _ => (Code::InternalError, "The request could not be served. Tell the operator the trace_id."),
+    };
+    Some(if path.starts_with("/oauth/") {
+        OAuthError { status: code.status(), ..OAuthError::invalid_request(detail) }.error_response()
+    } else {
+        Problem::new(code, detail).error_response()
+    })
 }
 
 /// Whether pages of other origins may read this path (contract.md §4, CORS).

@@ -123,12 +123,17 @@ pub fn invalid(name: impl Into<String>, why: &str) -> Problem {
     Problem::new(Code::FormParamValueInvalid, format!("`{name}` {why}.")).param(name)
 }
 
-/// The known name closest to `name`, if it is close at all.
+/// The known name closest to `name`, if it is close at all: few letters apart, or one the other's beginning.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     if name.len() > 64 {
         return None;
     }
-    known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, k)| *d <= 1 + k.len() / 3).map(|(_, k)| k)
+    let begins = |k: &str| name.len() >= 4 && k.len() >= 4 && (k.starts_with(name) || name.starts_with(k));
+    let (distance, closest) = known.iter().map(|k| (distance(name, k), *k)).min()?;
+    if distance <= 1 + closest.len() / 3 {
+        return Some(closest);
+    }
+    known.iter().find(|k| begins(k)).copied()
 }
 
 /// Levenshtein distance of two short names.
@@ -158,6 +163,17 @@ mod tests {
         let problem = fields.finish(&["user_id", "reason"]).unwrap_err();
         assert_eq!(problem.code, Code::FormParamUnknown);
         assert!(problem.detail.contains("Did you mean `reason`?"), "{}", problem.detail);
+    }
+
+    #[test]
+    fn the_nearest_name_is_a_few_letters_off_or_begins_alike() {
+        let known = &["user_id", "expires_in_seconds", "scope"];
+        assert_eq!(nearest("userid", known), Some("user_id"));
+        assert_eq!(nearest("expires_in", known), Some("expires_in_seconds"));
+        assert_eq!(
+            (nearest("exp", known), nearest("iss", known), nearest("zzzzzzzz", known)),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/v1/forward_auth`: a proxy asks whether a request may pass; only 200, 401 and 403 are ever answered.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -112,11 +113,12 @@ fn refusal(refused: Refused) -> Refusal {
 
 fn refused(refusal: &Refusal) -> HttpResponse {
     let mut challenge = String::from(r#"Bearer realm="stagedoor""#);
+    // Writing to a String cannot fail.
     if let Some(error) = refusal.error {
-        challenge.push_str(&format!(r#", error="{error}", error_description="{}""#, refusal.reason));
+        let _ = write!(challenge, r#", error="{error}", error_description="{}""#, refusal.reason);
     }
     if let Some(scope) = &refusal.scope {
-        challenge.push_str(&format!(r#", scope="{scope}""#));
+        let _ = write!(challenge, r#", scope="{scope}""#);
     }
     let mut response = HttpResponse::build(refusal.status)
         .insert_header((header::WWW_AUTHENTICATE, challenge))
@@ -153,7 +155,7 @@ fn encoded(id: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

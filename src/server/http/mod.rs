@@ -14,7 +14,7 @@ pub mod query;
 
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{HttpRequest, Resource, Route};
+use actix_web::{Resource, Route};
 
 use crate::server::service::Service;
 use problem::{Code, Problem};
@@ -81,7 +81,7 @@ endpoints! {
     Public GET "/.well-known/oauth-authorization-server" => oauth::metadata;
     Public GET "/.well-known/openid-configuration" => oauth::metadata;
     Public GET "/.well-known/jwks.json" => public::jwks;
-    Public GET "/v1/jwks" => public::jwks;
+    Public GET "/v1/jwks" => public::api_jwks;
     Local GET "/healthz" => public::healthz;
     Local GET "/readyz" => public::readyz;
     Local GET "/metrics" => public::metrics;
@@ -121,10 +121,7 @@ fn method_not_allowed(path: &'static str) -> Problem {
         .map(|e| e.method.as_ref().map_or("ANY", Method::as_str))
         .collect();
     let allow = methods.join(", ");
-    Problem {
-        allow: Some(allow.clone()),
-        ..Problem::new(Code::MethodNotAllowed, format!("This path takes {allow}."))
-    }
+    Problem::new(Code::MethodNotAllowed, format!("This path takes {allow}.")).allow(allow)
 }
 
 /// What the application answers to a path that is not there.
@@ -134,9 +131,3 @@ pub async fn no_such_path() -> Result<&'static str, Problem> {
 
 /// The service behind the routes.
 pub(super) type App = web::Data<Service>;
-
-/// The endpoint that a request matched.
-pub(super) fn endpoint(request: &HttpRequest) -> Option<&'static Endpoint> {
-    let pattern = request.match_pattern()?;
-    ROUTES.iter().find(|e| e.path == pattern && e.method.as_ref().is_none_or(|m| m == request.method()))
-}

@@ -99,53 +99,72 @@ pub struct Problem {
     pub code: Code,
     /// What happened and what to do, for a person.
     pub detail: Cow<'static, str>,
-    /// The parameter it is about.
-    pub param: Option<Cow<'static, str>>,
-    /// Seconds to wait before trying again.
-    pub retry_after_seconds: Option<u32>,
-    /// The rule that refused.
-    pub rule: Option<String>,
-    /// What login would do.
-    pub step_up: Option<StepUp>,
-    /// The methods that the path takes.
-    pub allow: Option<String>,
     /// In the log already, so not counted among the noise.
     pub recorded: bool,
+    /// What few errors carry.
+    more: Option<Box<More>>,
+}
+
+/// What few errors carry.
+#[derive(Debug, Clone, Default)]
+struct More {
+    param: Option<Cow<'static, str>>,
+    retry_after_seconds: Option<u32>,
+    rule: Option<String>,
+    scope: Option<&'static str>,
+    step_up: Option<StepUp>,
+    allow: Option<String>,
 }
 
 impl Problem {
     /// A problem with its sentence.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            param: None,
-            retry_after_seconds: None,
-            rule: None,
-            step_up: None,
-            allow: None,
-            recorded: false,
-        }
+        Self { code, detail: detail.into(), recorded: false, more: None }
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// About this parameter.
     #[must_use]
     pub fn param(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.param = Some(name.into());
+        self.more().param = Some(name.into());
         self
     }
 
     /// To be tried again after so many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_seconds = Some(seconds);
+        self.more().retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// For want of this scope.
+    #[must_use]
+    pub fn scope(mut self, scope: &'static str) -> Self {
+        self.more().scope = Some(scope);
         self
     }
 
     /// Decided by this rule.
     #[must_use]
     pub fn rule(mut self, rule: impl Into<String>) -> Self {
-        self.rule = Some(rule.into());
+        self.more().rule = Some(rule.into());
+        self
+    }
+
+    /// A stronger or fresher login would help.
+    #[must_use]
+    pub fn step_up(mut self, step_up: StepUp) -> Self {
+        self.more().step_up = Some(step_up);
+        self
+    }
+
+    /// The path takes these methods.
+    #[must_use]
+    pub fn allow(mut self, methods: impl Into<String>) -> Self {
+        self.more().allow = Some(methods.into());
         self
     }
 
@@ -169,13 +188,14 @@ impl Problem {
 
     fn meta(&self) -> Value {
         let mut meta = Map::new();
-        if let Some(param) = &self.param {
+        let Some(more) = &self.more else { return Value::Object(meta) };
+        if let Some(param) = &more.param {
             meta.insert("param_name".into(), json!(param));
         }
-        if let Some(rule) = &self.rule {
+        if let Some(rule) = &more.rule {
             meta.insert("rule".into(), json!(rule));
         }
-        if let Some(step_up) = &self.step_up {
+        if let Some(step_up) = &more.step_up {
             if !step_up.acr_values.is_empty() {
                 meta.insert("acr_values".into(), json!(step_up.acr_values));
             }
@@ -213,11 +233,13 @@ impl Problem {
             .is_some_and(|a| a.to_ascii_lowercase().contains("application/problem+json"));
         let mut response = HttpResponse::build(self.code.status());
         response.content_type(if problem_json { "application/problem+json" } else { "application/json" });
-        if let Some(seconds) = self.retry_after_seconds {
-            response.insert_header((header::RETRY_AFTER, seconds.to_string()));
-        }
-        if let Some(allow) = &self.allow {
-            response.insert_header((header::ALLOW, allow.clone()));
+        if let Some(more) = &self.more {
+            if let Some(seconds) = more.retry_after_seconds {
+                response.insert_header((header::RETRY_AFTER, seconds.to_string()));
+            }
+            if let Some(allow) = &more.allow {
+                response.insert_header((header::ALLOW, allow.clone()));
+            }
         }
         if let Some(challenge) = self.challenge() {
             response.insert_header((header::WWW_AUTHENTICATE, challenge));
@@ -225,17 +247,18 @@ impl Problem {
         response.body(self.body(request).to_string())
     }
 
-    /// RFC 6750 §3: no `error` when no credential was sent (BE-2).
-    fn challenge(&self) -> Option<&'static str> {
-        match self.code {
-            Code::AuthorizationHeaderMissing => Some(r#"Bearer realm="stagedoor""#),
-            Code::AuthorizationHeaderFormatInvalid => {
-                Some(r#"Bearer realm="stagedoor", error="invalid_request""#)
-            }
-            Code::ClientSecretInvalid => Some(r#"Bearer realm="stagedoor", error="invalid_token""#),
-            Code::ScopeMissing => Some(r#"Bearer realm="stagedoor", error="insufficient_scope""#),
-            _ => None,
-        }
+    /// RFC 6750 §3: no `error` when no credential was sent (BE-2); a missing scope is named (BE-5).
+    fn challenge(&self) -> Option<String> {
+        let error = match self.code {
+            Code::AuthorizationHeaderMissing => "",
+            Code::AuthorizationHeaderFormatInvalid => r#", error="invalid_request""#,
+            Code::ClientSecretInvalid => r#", error="invalid_token""#,
+            Code::ScopeMissing => r#", error="insufficient_scope""#,
+            _ => return None,
+        };
+        let scope = self.more.as_ref().and_then(|more| more.scope);
+        let scope = scope.map_or(String::new(), |scope| format!(r#", scope="{scope}""#));
+        Some(format!(r#"Bearer realm="stagedoor"{error}{scope}"#))
     }
 }
 

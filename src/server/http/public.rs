@@ -6,14 +6,36 @@ use serde_json::json;
 
 use super::App;
 use super::actor_tokens::json_answer;
+use super::caller::authenticate;
 use super::problem::Problem;
+use crate::server::keyring::KeyPurpose;
 
 /// How long keys and metadata may be kept, seconds (contract.md §4).
 const KEYS_MAX_AGE: &str = "max-age=300";
 
-/// GET `/.well-known/jwks.json` and `/v1/jwks` (RFC 7517; JW-1).
-pub async fn jwks(app: App, _request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let mut response = json_answer(&app.keyring.token_keys().to_jwks())?;
+/// GET `/.well-known/jwks.json` (RFC 7517; JW-1).
+pub async fn jwks(app: App) -> Result<HttpResponse, Problem> {
+    keys(&app.keyring.token_keys().to_jwks())
+}
+
+/// GET `/v1/jwks`: the same set; with the secret of a client in profile `clerk`, that client's key beside it,
+/// since unmodified SDKs fetch their keys here.
+pub async fn api_jwks(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut set = app.keyring.token_keys().to_jwks();
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        let caller = authenticate(&app, &request)?;
+        let own = app.keyring.published(&KeyPurpose::Clerk(caller.client.id.clone())).to_jwks();
+        if let (Some(all), Some(own)) = (set["keys"].as_array_mut(), own["keys"].as_array()) {
+            all.extend(own.iter().cloned());
+        }
+    }
+    let mut response = keys(&set)?;
+    response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("authorization"));
+    Ok(response)
+}
+
+fn keys(set: &serde_json::Value) -> Result<HttpResponse, Problem> {
+    let mut response = json_answer(set)?;
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static(KEYS_MAX_AGE));
     Ok(response)
 }
@@ -41,7 +63,7 @@ pub async fn metrics(app: App) -> Result<HttpResponse, Problem> {
 pub async fn metrics_text(app: App) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(app.metrics.render())
+        .body(app.metrics.render(&app.observed()))
 }
 
 /// GET `/openapi.yaml`.

@@ -177,8 +177,8 @@ impl Denial {
         Self { rule: rule.into(), message: message.into(), kind: DenialKind::Condition }
     }
 
-    /// The policy demands something that this service does not do.
-    pub fn not_offered(rule: &str, message: &str) -> Self {
+    /// Refused by a rule outside the policy's text that the policy called in.
+    pub fn by_rule(rule: &str, message: &str) -> Self {
         Self { rule: rule.into(), message: message.into(), kind: DenialKind::Policy(Refusal::Denied) }
     }
 

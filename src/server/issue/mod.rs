@@ -23,11 +23,11 @@ use crate::server::log::{
 use crate::server::policy::{
     Action, ActorFacts, ClientFacts, Limits, Person, PolicyStore, Question, TargetFacts, Verdict,
 };
-use crate::token::signer::{SignError, Signer as _};
-use crate::token::{Act, ActorClaims, Assurance, Clock, Entropy, GrantId, Issuer, Jti, RequestId, Sub};
-
-/// The header type of an actor token (RFC 9068).
-const TOKEN_TYPE: &str = "at+jwt";
+use crate::server::ticket::TicketSystem;
+use crate::token::signer::SignError;
+use crate::token::{
+    Act, ActorClaims, Assurance, Clock, Entropy, GrantId, Issuer, Jti, RequestId, Signer, Sub,
+};
 
 /// Who asks, as the edge knows him.
 #[derive(Debug, Clone)]
@@ -58,6 +58,9 @@ pub enum IssueError {
     /// There is no key to sign with.
     #[error("no key signs tokens")]
     NoKey(#[source] KeyringError),
+    /// The client mints in profile `clerk` and has no key for it.
+    #[error("the client has no key of its own for profile clerk; make one with `stagedoor key rotate`")]
+    NoClerkKey,
     /// The key did not sign.
     #[error("the token could not be signed")]
     Sign(#[source] SignError),
@@ -83,6 +86,8 @@ pub struct IssueDesk {
     pub log: Log,
     /// What verifies our own tokens.
     pub checker: Arc<Checker>,
+    /// Who knows tickets.
+    pub tickets: Option<TicketSystem>,
 }
 
 /// Whether somebody outside may be asked.
@@ -106,6 +111,14 @@ pub enum Explained {
         /// Of whom nothing is known because nobody was asked.
         unknown: Vec<&'static str>,
     },
+}
+
+/// What shapes a token.
+struct Mold {
+    signer: Arc<dyn Signer>,
+    typ: &'static str,
+    iss: Issuer,
+    azp: Option<String>,
 }
 
 /// A decision in favour: who acts, for whom, within which limits.
@@ -161,26 +174,44 @@ impl IssueDesk {
         let question = self.question(caller, ask, &target, actor, now, Look::Up).await?;
         let policy = self.policy.current();
         event.policy = Some(policy.version().to_owned());
+        if event.personal.reason.is_none() {
+            event.personal.reason = policy.default_reason(&question.client).map(str::to_owned);
+        }
         match policy.decide(&question) {
             Verdict::Granted { limits, .. } if limits.require_approval && !limits.break_glass => {
-                Err(Denial::not_offered(
+                Err(Denial::by_rule(
                     "approval_required",
                     "A colleague would have to approve this first, and approvals are not offered yet.",
                 ))
             }
-            Verdict::Granted { limits, .. } if limits.ticket_lookup => Err(Denial::not_offered(
-                "ticket_lookup",
-                "The ticket would have to be looked up first, and look-ups are not offered yet.",
-            )),
             Verdict::Granted { rule, limits } => {
+                if limits.ticket_lookup {
+                    self.ticket_holds(caller, &question).await?;
+                }
                 event.rule = Some(rule);
                 let ActorFacts { act, assurance, .. } = question.actor;
-                Ok(Decided { act, assurance, limits, target })
+                Ok(Decided { act, assurance, target, limits })
             }
             Verdict::Denied { rule, message, refusal } => {
                 Err(Denial { rule, message, kind: DenialKind::Policy(refusal) })
             }
         }
+    }
+
+    /// The ticket system has nothing against it; without an answer nothing is granted.
+    async fn ticket_holds(&self, caller: &Caller<'_>, question: &Question) -> Result<(), Denial> {
+        let (Some(tickets), Some(ticket)) = (&self.tickets, &question.ticket) else {
+            return Err(Denial::by_rule(
+                "ticket_lookup",
+                "This needs a ticket, and a ticket system to ask about it.",
+            ));
+        };
+        let looked = tickets.look_up(ticket, &question.actor.act, &question.target.id, caller.request).await;
+        let facts = looked.map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the ticket system could not be asked");
+            Denial::unreachable("the ticket system")
+        })?;
+        facts.objection().map_or(Ok(()), |(rule, message)| Err(Denial::by_rule(rule, message)))
     }
 
     /// Everything the policy may look at.
@@ -199,6 +230,8 @@ impl IssueDesk {
             (Some(parent), Some(asked)) if asked.iter().any(|a| !parent.aud.contains(a)) => {
                 return Err(Denial::wider_audience());
             }
+            // Profile `clerk` has no `aud`: its SDKs refuse tokens that have one (contract.md §6).
+            (None, _) if client.profile == Profile::Clerk => Vec::new(),
             (_, asked) => attempt::audience(client, asked.as_deref())?,
         };
         let scope = match (&target.parent, &ask.scope) {
@@ -346,6 +379,30 @@ impl IssueDesk {
         out
     }
 
+    /// What shapes a client's tokens: key, type and issuer (contract.md §6).
+    fn mold(&self, client: &Client) -> Result<Mold, IssueError> {
+        match client.profile {
+            Profile::Standard => Ok(Mold {
+                signer: self.keyring.token_signer().map_err(IssueError::NoKey)?,
+                typ: "at+jwt",
+                iss: self.issuer.clone(),
+                azp: None,
+            }),
+            Profile::Clerk => Ok(Mold {
+                signer: self.keyring.clerk_signer(&client.id).ok_or(IssueError::NoClerkKey)?,
+                typ: "JWT",
+                iss: self.clerk_issuer(client),
+                azp: client.origins.first().cloned(),
+            }),
+        }
+    }
+
+    /// The issuer of one client's tokens in profile `clerk`: nobody else's key speaks for it.
+    pub fn clerk_issuer(&self, client: &Client) -> Issuer {
+        let text = format!("{}/clerk/{}", self.issuer, client.id);
+        Issuer::try_from(text).unwrap_or_else(|_| self.issuer.clone())
+    }
+
     async fn sign_and_release(
         &self,
         caller: &Caller<'_>,
@@ -357,8 +414,9 @@ impl IssueDesk {
         let iat = now.duration_trunc(TimeDelta::seconds(1)).unwrap_or(now);
         let own_end = iat + TimeDelta::seconds(i64::from(limits.lifetime_seconds));
         let exp = target.parent.as_ref().map_or(own_end, |parent| own_end.min(parent.exp));
+        let Mold { signer, typ, iss, azp } = self.mold(caller.client)?;
         let claims = ActorClaims {
-            iss: self.issuer.clone(),
+            iss,
             sub: target.id,
             aud: limits.audience,
             exp,
@@ -369,10 +427,9 @@ impl IssueDesk {
             scope: limits.scope,
             sid: GrantId::generate(now, &*self.entropy),
             actor_assurance: assurance,
-            azp: None,
+            azp,
             act,
         };
-        let signer = self.keyring.token_signer().map_err(IssueError::NoKey)?;
         let parent = target.parent.map(|parent| parent.grant);
         let grant = GrantRow {
             id: claims.sid.clone(),
@@ -394,7 +451,7 @@ impl IssueDesk {
             subject: claims.sub.clone(),
             max,
         }));
-        let token = UnreleasedToken::sign(&*signer, TOKEN_TYPE, claims).map_err(IssueError::Sign)?;
+        let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
         let released = self.log.release(token, event, conditions, vec![Effect::InsertGrant(grant)]).await?;
         Ok(match released {
             Ok(token) => Ok(Minted { token, created_at: now }),

@@ -120,7 +120,9 @@ pub async fn retire(
     }
     let mut info = key.info.clone();
     info.retired_at = Some(info.retired_at.map_or(now, |end| end.min(now)));
-    row::write(db, &[Row::seal(&info, &key.pkcs8, master, now, entropy)]).await?;
+    let mut rows = vec![Row::seal(&info, &key.pkcs8, master, now, entropy)];
+    rows.extend(resumed(&keys, &key.info, master, now, entropy));
+    row::write(db, &rows).await?;
     Ok(info)
 }
 
@@ -145,6 +147,7 @@ pub async fn revoke(
     info.revoked = true;
     info.retired_at = Some(info.retired_at.map_or(now, |end| end.min(now)));
     let mut rows = vec![Row::seal(&info, &key.pkcs8, master, now, entropy)];
+    rows.extend(resumed(&keys, &key.info, master, now, entropy));
     let mut follower = None;
     if signing(&keys, &info.purpose, now).is_some_and(|k| k.info.kid == *kid) {
         let rest = || keys.iter().filter(|k| k.info.kid != *kid && k.info.purpose == info.purpose);
@@ -207,6 +210,27 @@ pub async fn reseal(
         return Err(KeyringError::Changing);
     }
     Ok((rows.len(), tags.len()))
+}
+
+/// The keys that were to end when `gone` took over: it never will, so they go on.
+fn resumed(
+    keys: &[Opened],
+    gone: &KeyInfo,
+    master: &MasterKey,
+    now: DateTime<Utc>,
+    entropy: &dyn Entropy,
+) -> Vec<Row> {
+    let waits = |k: &&Opened| {
+        gone.state(now) == KeyState::Next
+            && k.info.purpose == gone.purpose
+            && k.info.state(now) == KeyState::Active
+            && k.info.retired_at == Some(gone.activated_at)
+    };
+    let resume = |k: &Opened| {
+        let info = KeyInfo { retired_at: None, ..k.info.clone() };
+        Row::seal(&info, &k.pkcs8, master, now, entropy)
+    };
+    keys.iter().filter(waits).map(resume).collect()
 }
 
 async fn take_over(

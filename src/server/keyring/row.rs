@@ -160,7 +160,7 @@ fn context(kid: &str, alg: &str, purpose: &str) -> Vec<u8> {
 pub(super) async fn all(db: &Db) -> Result<Vec<Row>, StoreError> {
     let rows: Vec<Columns> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
                 "SELECT kid, purpose, alg, public_jwk, sealed, state, created_at_us, activated_at_us, \
              retired_at_us, mac FROM signing_key ORDER BY created_at_us, kid",
@@ -195,7 +195,7 @@ pub(super) async fn write(db: &Db, rows: &[Row]) -> Result<(), StoreError> {
 pub(super) async fn write_with(db: &Db, rows: &[Row], clients: &[Retagged]) -> Result<bool, StoreError> {
     on_db!(
         db,
-        write | pool | {
+        write(pool) => {
             let mut tx = pool.begin().await?;
             for client in clients {
                 let done = sqlx::query("UPDATE client SET mac = $2 WHERE id = $1 AND version = $3")

@@ -30,7 +30,7 @@ impl Fixture {
     }
 
     async fn tamper(&self, sql: &'static str) {
-        on_db!(&self.db, write | pool | sqlx::query(sql).execute(pool).await.map(drop)).unwrap();
+        on_db!(&self.db, write(pool) => sqlx::query(sql).execute(pool).await.map(drop)).unwrap();
     }
 
     async fn rotate(&self) -> Result<KeyInfo, KeyringError> {
@@ -156,6 +156,26 @@ async fn the_key_that_signs_is_retired_only_after_rotation() {
 }
 
 #[tokio::test]
+async fn a_key_that_never_took_over_leaves_the_one_before_in_place() {
+    for compromised in [false, true] {
+        let f = fixture(Alg::Es256).await;
+        let keyring = f.load().await.unwrap();
+        let old = keyring.token_signer().unwrap().kid().clone();
+        let (next, now) = (f.rotate().await.unwrap().kid, f.clock.now());
+        if compromised {
+            let (_, follower) = revoke(&f.db, &f.master, &next, now, &SystemEntropy).await.unwrap();
+            assert!(follower.is_none());
+        } else {
+            retire(&f.db, &f.master, &next, now, &SystemEntropy).await.unwrap();
+        }
+        keyring.refresh(&f.db).await.unwrap();
+        f.advance(PUBLISHED_BEFORE_SECONDS * 100);
+        assert_eq!(*keyring.token_signer().unwrap().kid(), old);
+        assert!(f.rotate().await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn a_compromised_key_is_gone_at_once_and_another_signs() {
     let f = fixture(Alg::Es256).await;
     let keyring = f.load().await.unwrap();
@@ -223,7 +243,7 @@ fn the_rfcs_private_jwks_are_read() {
     for bad in [&b"{}"[..], b"", b"\x30\x00", br#"{"kty":"oct","k":"AA"}"#] {
         assert_eq!(import::read_private_key(bad).unwrap_err(), ImportError::Kind);
     }
-    assert_eq!(import::read_private_key(&[b'a'; 20_000]).unwrap_err(), ImportError::TooLarge);
+    assert_eq!(import::read_private_key(&vec![b'a'; 20_000]).unwrap_err(), ImportError::TooLarge);
 }
 
 #[tokio::test]

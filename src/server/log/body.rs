@@ -217,7 +217,7 @@ pub fn signed8(hash: &Hash) -> i64 {
 }
 
 /// A NUL cannot be stored in a text column; the disclosure keeps the exact value.
-fn searchable(text: &str) -> String {
+pub(super) fn searchable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
@@ -390,7 +390,7 @@ mod tests {
             }),
             subject: Some("user_42".parse().unwrap()),
             reason: Some("Ticket 4711: \"invoice\" \0 missing".into()),
-            ticket: Some("47\011".into()),
+            ticket: Some("47\u{0}11".into()),
             address: Some([192, 0, 2, 7].into()),
         };
         event

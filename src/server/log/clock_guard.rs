@@ -114,7 +114,7 @@ mod tests {
         let clock = FixedClock::at_seconds(T);
         let mut guard = ClockGuard::new(&clock);
         assert_eq!(guard.judge(&clock, None, None), Verdict::Good(T * 1_000_000));
-        clock.advance(Duration::from_secs(3600));
+        clock.advance(Duration::from_hours(1));
         let newest = (T + 3601) * 1_000_000;
         assert_eq!(guard.judge(&clock, Some(newest), None), Verdict::Good(newest));
         assert_eq!(

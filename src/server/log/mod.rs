@@ -66,7 +66,7 @@ impl Default for LogOptions {
             max_bytes: None,
             queue: 4096,
             batch: 256,
-            heartbeat: Duration::from_secs(300),
+            heartbeat: Duration::from_mins(5),
             compare_database_clock: true,
         }
     }
@@ -325,6 +325,12 @@ impl Log {
     #[must_use]
     pub fn known_checkpoint(&self) -> String {
         self.0.published.borrow().checkpoint.to_string()
+    }
+
+    /// Entries up to the last one this process recorded, without asking the database.
+    #[must_use]
+    pub fn known_size(&self) -> u64 {
+        self.0.published.borrow().head.size()
     }
 
     /// The key checkpoints verify with, in note form.

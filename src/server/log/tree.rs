@@ -94,6 +94,9 @@ impl Frontier {
 
     /// Adds a leaf; `completed(height, n, hash)` is told of every subtree that became complete, the leaf
     /// itself (height 0) first.
+    ///
+    /// # Panics
+    /// Never: a frontier has a node for every bit of its size.
     pub fn push(&mut self, leaf: Hash, mut completed: impl FnMut(u32, u64, Hash)) {
         completed(0, self.size, leaf);
         let mut node = leaf;

@@ -31,6 +31,7 @@ pub(super) enum Consent {
 
 /// The annotations of one rule, understood.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one annotation that is there or not")]
 pub(super) struct Annotations {
     pub(super) id: String,
     pub(super) message: Option<String>,

@@ -36,7 +36,7 @@ impl Policy {
     }
 
     pub(super) fn facts<'a>(&'a self, question: &'a Question) -> Facts<'a> {
-        Facts::of(question, self.default_reason(&question.client))
+        Facts::of(question, self.default_reason(&question.client), &self.reads)
     }
 
     /// Everything after the hard limits.
@@ -146,7 +146,8 @@ impl Policy {
         let question = facts.question;
         let may_look = self.in_order(permits.diagnostics().reason()).into_iter().find(|at| {
             let permit = &self.rules[*at].annotations;
-            permit.admits_client(question.client.id.as_str(), &question.client.name)
+            names_look_up(&self.rules[*at])
+                && permit.admits_client(question.client.id.as_str(), &question.client.name)
                 && (permit.asserted || question.actor.assurance == Assurance::Verified)
         });
         Ok(match may_look {
@@ -177,6 +178,11 @@ impl Policy {
         }))?;
         Some(&self.rules[first].annotations.id)
     }
+}
+
+/// Whether a permit says `look_up` itself: one that is open to every action does not mean this.
+fn names_look_up(rule: &super::load::Rule) -> bool {
+    !matches!(rule.policy.action_constraint(), cedar_policy::ActionConstraint::Any) && concerns(rule, LOOK_UP)
 }
 
 /// Whether a rule's scope admits the action at all.

@@ -1,6 +1,6 @@
 //! A question as Cedar sees it: entities and context.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::LazyLock;
 
 use cedar_policy::{
@@ -58,6 +58,36 @@ impl Action {
     }
 }
 
+/// The words that some rule may name.
+///
+/// Building entities costs more than judging five rules, and most rules read little. A word counts as named
+/// wherever it stands in the text, comments included; an escape (`"n\u{6f}w"`) counts as naming everything.
+/// What no rule names cannot change a decision: Cedar has no way to look through all attributes.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    everything: bool,
+    words: BTreeSet<String>,
+}
+
+impl Reads {
+    pub(super) fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let mut out = Self::default();
+        for text in texts {
+            out.everything |= text.contains('\\');
+            out.words.extend(words(text).map(str::to_owned));
+        }
+        out
+    }
+
+    pub(super) fn word(&self, word: &str) -> bool {
+        self.everything || self.words.contains(word)
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+}
+
 /// A question with what the directory says made certain: a record that lies about the id is no record.
 pub(super) struct Facts<'a> {
     pub(super) question: &'a Question,
@@ -67,16 +97,18 @@ pub(super) struct Facts<'a> {
     pub(super) target: Option<&'a Person>,
     /// The reason given, or the one the policy supplies for this client.
     pub(super) reason: Option<&'a str>,
+    reads: &'a Reads,
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn of(question: &'a Question, default_reason: Option<&'a str>) -> Self {
+    pub(super) fn of(question: &'a Question, default_reason: Option<&'a str>, reads: &'a Reads) -> Self {
         let blank = |text: &&str| !text.trim().is_empty();
         Self {
             question,
             actor: question.actor.person.as_ref().filter(|p| p.id.is_some()),
             target: question.target.person.as_ref().filter(|p| p.id.as_ref() == Some(&question.target.id)),
             reason: question.reason.as_deref().filter(blank).or(default_reason),
+            reads,
         }
     }
 
@@ -136,7 +168,7 @@ impl Asked {
             [
                 actor_entity(facts, principal.clone(), &actor_roles)?,
                 target_entity(facts, resource.clone())?,
-                client_entity(question, client)?,
+                client_entity(question, facts.reads, client)?,
             ],
             None,
         )
@@ -185,112 +217,215 @@ fn moment(at: DateTime<Utc>) -> Value {
     Value::new_datetime(at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
-type Attributes = HashMap<String, Value>;
-
-fn put(attributes: &mut Attributes, name: &str, value: Value) {
-    attributes.insert(name.to_owned(), value);
+/// Attributes under construction: only those that some rule reads.
+struct Attributes<'a> {
+    reads: &'a Reads,
+    pairs: Vec<(String, Value)>,
 }
 
-fn put_some(attributes: &mut Attributes, name: &str, value: Option<Value>) {
-    if let Some(value) = value {
-        put(attributes, name, value);
+impl<'a> Attributes<'a> {
+    fn new(reads: &'a Reads) -> Self {
+        Self { reads, pairs: Vec::with_capacity(12) }
+    }
+
+    fn put(&mut self, name: &str, value: impl FnOnce() -> Value) {
+        if self.reads.word(name) {
+            self.pairs.push((name.to_owned(), value()));
+        }
+    }
+
+    fn put_some<T>(&mut self, name: &str, from: Option<T>, value: impl FnOnce(T) -> Value) {
+        if let Some(from) = from {
+            self.put(name, || value(from));
+        }
     }
 }
 
+fn entity(
+    uid: EntityUid,
+    attributes: Attributes<'_>,
+    parents: HashSet<EntityUid>,
+) -> Result<Entity, NotAskable> {
+    Entity::new_with_tags(uid, attributes.pairs, parents, []).map_err(not_askable)
+}
+
 fn parents<'a>(
+    reads: &Reads,
     roles: impl IntoIterator<Item = &'a str>,
     groups: impl IntoIterator<Item = &'a str>,
     org: Option<&'a str>,
 ) -> HashSet<EntityUid> {
     let names = &*NAMES;
-    roles
-        .into_iter()
-        .map(|r| uid(&names.role, r))
-        .chain(groups.into_iter().map(|g| uid(&names.group, g)))
-        .chain(org.map(|o| uid(&names.org, o)))
-        .collect()
+    let mut out = HashSet::new();
+    if reads.word("Role") {
+        out.extend(roles.into_iter().map(|r| uid(&names.role, r)));
+    }
+    if reads.word("Group") {
+        out.extend(groups.into_iter().map(|g| uid(&names.group, g)));
+    }
+    if reads.word("Org") {
+        out.extend(org.map(|o| uid(&names.org, o)));
+    }
+    out
 }
 
 fn actor_entity(facts: &Facts<'_>, uid: EntityUid, roles: &HashSet<&str>) -> Result<Entity, NotAskable> {
     let actor = &facts.question.actor;
     let org = facts.actor_org();
-    let mut at = Attributes::with_capacity(11);
-    put(&mut at, "sub", text(actor.act.sub.as_str()));
+    let mut at = Attributes::new(facts.reads);
+    at.put("sub", || text(actor.act.sub.as_str()));
     if actor.assurance == Assurance::Verified {
-        put_some(&mut at, "iss", actor.act.iss.as_ref().map(|i| text(i.as_str())));
+        at.put_some("iss", actor.act.iss.as_ref(), |iss| text(iss.as_str()));
     }
-    put(&mut at, "assurance", text(actor.assurance.as_str()));
-    put(&mut at, "known", Value::new_bool(facts.actor.is_some()));
-    if let Some(person) = facts.actor {
-        put_some(&mut at, "id", person.id.as_ref().map(|id| text(id.as_str())));
-        put(&mut at, "active", Value::new_bool(person.active));
-    }
-    put_some(&mut at, "org", org.map(text));
-    put(&mut at, "roles", texts(roles.iter().copied()));
-    put_some(&mut at, "acr", actor.acr.as_deref().map(text));
-    put(&mut at, "amr", texts(actor.amr.iter().map(String::as_str)));
-    put_some(&mut at, "login_age", facts.login_age_seconds().map(Value::new_long));
-    Entity::new(uid, at, parents(roles.iter().copied(), facts.actor_groups(), org)).map_err(not_askable)
+    at.put("assurance", || text(actor.assurance.as_str()));
+    at.put("known", || Value::new_bool(facts.actor.is_some()));
+    at.put_some("id", facts.actor.and_then(|p| p.id.as_ref()), |id| text(id.as_str()));
+    at.put_some("active", facts.actor, |p| Value::new_bool(p.active));
+    at.put_some("org", org, text);
+    at.put("roles", || texts(roles.iter().copied()));
+    at.put_some("acr", actor.acr.as_deref(), text);
+    at.put("amr", || texts(actor.amr.iter().map(String::as_str)));
+    at.put_some("login_age", facts.login_age_seconds(), Value::new_long);
+    entity(uid, at, parents(facts.reads, roles.iter().copied(), facts.actor_groups(), org))
 }
 
 fn target_entity(facts: &Facts<'_>, uid: EntityUid) -> Result<Entity, NotAskable> {
-    let mut at = Attributes::with_capacity(7);
-    put(&mut at, "id", text(facts.question.target.id.as_str()));
-    put(&mut at, "known", Value::new_bool(facts.target.is_some()));
-    let Some(person) = facts.target else {
-        put(&mut at, "roles", texts([]));
-        return Entity::new(uid, at, HashSet::new()).map_err(not_askable);
-    };
-    let roles = || person.roles.iter().map(String::as_str);
-    put(&mut at, "active", Value::new_bool(person.active));
-    put_some(&mut at, "org", person.org.as_deref().map(text));
-    put(&mut at, "roles", texts(roles()));
-    put(&mut at, "opted_out", Value::new_bool(person.opted_out));
-    put_some(&mut at, "consent_until", person.consent_until.map(moment));
-    let groups = person.groups.iter().map(String::as_str);
-    Entity::new(uid, at, parents(roles(), groups, person.org.as_deref())).map_err(not_askable)
+    let roles = || facts.target.into_iter().flat_map(|p| &p.roles).map(String::as_str);
+    let groups = facts.target.into_iter().flat_map(|p| &p.groups).map(String::as_str);
+    let org = facts.target.and_then(|p| p.org.as_deref());
+    let mut at = Attributes::new(facts.reads);
+    at.put("id", || text(facts.question.target.id.as_str()));
+    at.put("known", || Value::new_bool(facts.target.is_some()));
+    at.put_some("active", facts.target, |p| Value::new_bool(p.active));
+    at.put_some("org", org, text);
+    at.put("roles", || texts(roles()));
+    at.put_some("opted_out", facts.target, |p| Value::new_bool(p.opted_out));
+    at.put_some("consent_until", facts.target.and_then(|p| p.consent_until), moment);
+    entity(uid, at, parents(facts.reads, roles(), groups, org))
 }
 
-fn client_entity(question: &Question, uid: EntityUid) -> Result<Entity, NotAskable> {
-    let mut at = Attributes::with_capacity(3);
-    put(&mut at, "name", text(&question.client.name));
-    put(&mut at, "clerk", Value::new_bool(question.client.clerk));
-    put(&mut at, "may_assert", Value::new_bool(question.client.may_assert));
-    Entity::new(uid, at, HashSet::new()).map_err(not_askable)
+fn client_entity(question: &Question, reads: &Reads, uid: EntityUid) -> Result<Entity, NotAskable> {
+    let mut at = Attributes::new(reads);
+    at.put("name", || text(&question.client.name));
+    at.put("clerk", || Value::new_bool(question.client.clerk));
+    at.put("may_assert", || Value::new_bool(question.client.may_assert));
+    entity(uid, at, HashSet::new())
 }
 
 fn context(facts: &Facts<'_>, actor_roles: &HashSet<&str>, client: EntityUid) -> Result<Context, NotAskable> {
     let q = facts.question;
-    let mut at = Vec::with_capacity(15);
-    let mut put = |name: &str, value: Value| at.push((name.to_owned(), value));
-    put("client", Value::new_entity_uid(client));
-    if let Some(reason) = facts.reason {
-        put("reason", text(reason));
-    }
-    put("reason_length", Value::new_long(facts.reason.map_or(0, reason_length)));
-    if let Some(ticket) = q.ticket.as_deref() {
-        put("ticket", text(ticket));
-    }
-    put("lifetime", Value::new_long(q.lifetime_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS).into()));
-    if let Some(scope) = &q.scope {
-        put("scope", texts(scope.iter()));
-    }
-    put("audience", texts(q.audience.iter().map(crate::token::Audience::as_str)));
-    put("delivery", text(if q.by_code { "code" } else { "token" }));
-    put("now", moment(q.now));
-    put("weekday", Value::new_long(q.now.weekday().number_from_monday().into()));
-    if let Some(address) = q.address {
-        // An IPv4 client behind a dual-stack listener is still an IPv4 client to a rule.
-        put("address", Value::new_ip(address.to_canonical().to_string()));
-    }
-    put("targets_last_hour", Value::new_long(q.targets_last_hour.into()));
-    put("depth", Value::new_long(i64::try_from(q.actor.act.chain().count()).unwrap_or(i64::MAX)));
-    let target_roles = facts.target.map(|p| p.roles.as_slice()).unwrap_or_default();
-    let beyond = target_roles.iter().map(String::as_str).filter(|r| !actor_roles.contains(r));
-    put("roles_beyond_actor", texts(beyond));
-    Context::from_pairs(at).map_err(not_askable)
+    let mut at = Attributes::new(facts.reads);
+    at.put("client", || Value::new_entity_uid(client));
+    at.put_some("reason", facts.reason, text);
+    at.put("reason_length", || Value::new_long(facts.reason.map_or(0, reason_length)));
+    at.put_some("ticket", q.ticket.as_deref(), text);
+    at.put("lifetime", || Value::new_long(q.lifetime_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS).into()));
+    at.put_some("scope", q.scope.as_ref(), |scope| texts(scope.iter()));
+    at.put("audience", || texts(q.audience.iter().map(crate::token::Audience::as_str)));
+    at.put("delivery", || text(if q.by_code { "code" } else { "token" }));
+    at.put("now", || moment(q.now));
+    at.put("weekday", || Value::new_long(q.now.weekday().number_from_monday().into()));
+    // An IPv4 client behind a dual-stack listener is still an IPv4 client to a rule.
+    at.put_some("address", q.address, |a| Value::new_ip(a.to_canonical().to_string()));
+    at.put("targets_last_hour", || Value::new_long(q.targets_last_hour.into()));
+    at.put("depth", || Value::new_long(i64::try_from(q.actor.act.chain().count()).unwrap_or(i64::MAX)));
+    at.put("roles_beyond_actor", || {
+        let roles = facts.target.into_iter().flat_map(|p| &p.roles).map(String::as_str);
+        texts(roles.filter(|r| !actor_roles.contains(r)))
+    });
+    Context::from_pairs(at.pairs).map_err(not_askable)
 }
 
 fn reason_length(reason: &str) -> i64 {
     i64::try_from(reason.trim().chars().count()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use cedar_policy::Schema;
+    use serde_json::json;
+
+    use super::*;
+    use crate::server::policy::load::PARSED_SCHEMA;
+    use crate::server::policy::question_from_json;
+
+    fn noon() -> DateTime<Utc> {
+        "2026-01-05T12:00:00Z".parse().unwrap()
+    }
+
+    /// Facts with everything there is, and with nothing that may be left out.
+    fn full_and_bare() -> [Question; 2] {
+        let full = json!({
+            "actor": { "sub": "a", "iss": "https://i", "roles": ["r"], "groups": ["g"], "org": "o",
+                "acr": "gold", "amr": ["mfa"], "login_age": 5, "directory": { "roles": ["s"], "org": "p" } },
+            "target": { "id": "t", "directory": { "roles": ["u"], "groups": ["h"], "org": "p",
+                "consent_until": "2026-01-06T00:00:00Z" } },
+            "client": { "id": "client_1", "name": "n" }, "reason": "why", "ticket": "T", "lifetime": 5,
+            "scope": "read", "audience": ["https://x"], "delivery": "code", "address": "::ffff:192.0.2.1"
+        });
+        let bare =
+            json!({ "actor": { "sub": "a" }, "target": { "id": "t" }, "client": { "id": "client_1" } });
+        [full, bare].map(|facts| question_from_json(facts, noon()).unwrap())
+    }
+
+    #[test]
+    fn what_is_built_is_what_the_schema_says() {
+        let schema: &Schema = &PARSED_SCHEMA;
+        let everything = Reads { everything: true, ..Reads::default() };
+        for question in full_and_bare() {
+            let facts = Facts::of(&question, None, &everything);
+            let asked = Asked::build(&facts).unwrap();
+            let entities: Vec<Entity> = asked.entities.iter().cloned().collect();
+            Entities::from_entities(entities, Some(schema)).unwrap();
+            for action in [
+                "impersonate",
+                "delegate",
+                "approve",
+                LOOK_UP,
+                "console:support",
+                "console:audit",
+                "console:revoke",
+            ] {
+                let request = asked.request(action).unwrap();
+                let (Some(principal), Some(action), Some(resource), Some(context)) =
+                    (request.principal(), request.action(), request.resource(), request.context())
+                else {
+                    panic!("a request without unknowns")
+                };
+                Request::new(
+                    principal.clone(),
+                    action.clone(),
+                    resource.clone(),
+                    context.clone(),
+                    Some(schema),
+                )
+                .unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_is_noticed_however_it_is_written() {
+        for reads in
+            ["context.now", "context has now", "context[\"now\"]", r#"context["n\u{6f}w"]"#, "// now"]
+        {
+            assert!(Reads::of([reads].into_iter()).word("now"), "{reads}");
+        }
+        for not in ["principal.known", "context.known_now", "nowhere", ""] {
+            assert!(!Reads::of([not].into_iter()).word("now"), "{not}");
+        }
+        assert!(Reads::of(["", "resource in Org::\"x\""].into_iter()).word("Org"));
+    }
+
+    #[test]
+    fn the_actor_is_named_by_issuer_and_name_and_never_by_one_that_reads_as_another() {
+        let [full, bare] = full_and_bare();
+        assert_eq!(actor_id(&full), "https://i#a");
+        assert_eq!(actor_id(&bare), "#a");
+        let mut odd = full;
+        odd.actor.act.iss = Some("https://i#a%23".parse().unwrap());
+        assert_eq!(actor_id(&odd), "https://i%23a%2523#a");
+        odd.actor.assurance = Assurance::Asserted;
+        assert_eq!(actor_id(&odd), "#a");
+    }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::facts::{FactsError, question_from_json};
 use super::{Policy, Question, Verdict};
+use crate::token::Audience;
 
 /// The time cases are asked at unless they name one: Monday, 5 January 2026, noon.
 const NOON: DateTime<Utc> = match DateTime::from_timestamp(1_767_614_400, 0) {
@@ -241,7 +242,7 @@ impl Expect {
         let of = |get: fn(&super::Limits) -> String| limits.map(get);
         compare("lifetime", self.lifetime.map(|l| l.to_string()), of(|l| l.lifetime_seconds.to_string()));
         compare("scope", self.scope.clone(), of(|l| l.scope.to_string()));
-        let audience = of(|l| l.audience.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(" "));
+        let audience = of(|l| l.audience.iter().map(Audience::as_str).collect::<Vec<_>>().join(" "));
         compare("audience", self.audience.as_ref().map(|a| a.join(" ")), audience);
         let approval = of(|l| l.require_approval.to_string());
         compare("require_approval", self.require_approval.map(|b| b.to_string()), approval);
@@ -261,6 +262,25 @@ impl TestReport {
     /// How many cases are not as expected.
     pub fn failed(&self) -> usize {
         self.results.iter().filter(|r| !r.differences.is_empty()).count()
+    }
+
+    /// The report for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let cases: Vec<Value> = self
+            .results
+            .iter()
+            .map(|r| {
+                let differences: Vec<Value> = r
+                    .differences
+                    .iter()
+                    .map(|d| json!({ "what": d.what, "expected": d.expected, "got": d.got }))
+                    .collect();
+                json!({ "number": r.number, "name": r.name, "ok": r.differences.is_empty(),
+                    "differences": differences, "message": r.message })
+            })
+            .collect();
+        json!({ "policy": self.policy, "cases": cases, "failed": self.failed() })
     }
 }
 

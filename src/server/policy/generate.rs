@@ -10,7 +10,8 @@ use crate::token::ClientId;
 pub struct PermitRequest<'a> {
     /// The client it is for.
     pub client_id: &'a ClientId,
-    /// The actors it may name: `*` stands for any text. None: a permit that never applies is not written.
+    /// The actors it may name, as `--may-assert` takes them: `SUB` or `ISS#SUB`, `*` for any text. Who is
+    /// merely named carries no issuer, so a pattern that demands one covers nobody here.
     pub may_assert: &'a [String],
     /// Profile `clerk`: full access, a reason of its own, 300 seconds.
     pub clerk: bool,
@@ -38,8 +39,12 @@ pub fn permit_for_client(request: &PermitRequest<'_>) -> String {
     if request.clerk {
         out.push_str("@default_reason(\"unstated (clerk)\")\n");
     }
-    let actors: Vec<String> =
-        request.may_assert.iter().map(|p| format!("principal.sub like \"{}\"", pattern(p))).collect();
+    let sub = |written: &String| match written.split_once('#') {
+        None => Some(format!("principal.sub like \"{}\"", pattern(written))),
+        Some(("", sub)) => Some(format!("principal.sub like \"{}\"", pattern(sub))),
+        Some(_) => None,
+    };
+    let actors: Vec<String> = request.may_assert.iter().filter_map(sub).collect();
     let actors = if actors.is_empty() { "principal.sub == \"\"".to_owned() } else { actors.join(" || ") };
     // writing to a string cannot fail
     let _ = write!(

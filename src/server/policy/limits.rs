@@ -87,14 +87,14 @@ fn grant(permit: &Annotations, facts: &Facts<'_>) -> Result<(Limits, bool), Refu
 
 fn step_up(permit: &Annotations, facts: &Facts<'_>) -> Result<(), Refused> {
     let actor = &facts.question.actor;
-    let acr_ok = permit.step_up_acr.is_empty()
+    let class_ok = permit.step_up_acr.is_empty()
         || actor.acr.as_ref().is_some_and(|acr| permit.step_up_acr.contains(acr));
-    let amr_ok =
+    let method_ok =
         permit.step_up_amr.is_empty() || actor.amr.iter().any(|amr| permit.step_up_amr.contains(amr));
     let age_ok = permit
         .max_login_age
         .is_none_or(|most| facts.login_age_seconds().is_some_and(|age| age <= i64::from(most)));
-    if acr_ok && amr_ok && age_ok {
+    if class_ok && method_ok && age_ok {
         return Ok(());
     }
     let methods: Vec<String> = permit.step_up_acr.iter().chain(&permit.step_up_amr).cloned().collect();
@@ -164,7 +164,9 @@ fn targets(permit: &Annotations, facts: &Facts<'_>) -> Result<(), Refused> {
 fn scope(permit: &Annotations, facts: &Facts<'_>) -> Result<(Scope, bool), Refused> {
     let q = facts.question;
     let parsed = |text: &str| Scope::parse(text).expect("a constant scope parses");
-    let granted = match (&permit.scope, &q.scope) {
+    // To approve or to look into the console grants no scope: there is nothing to intersect.
+    let asked = q.scope.as_ref().filter(|_| q.action.mints());
+    let granted = match (&permit.scope, asked) {
         (Some(Scopes::Any), Some(asked)) => asked.clone(),
         // Nothing asked and everything allowed: the least, except where only everything can be said.
         (Some(Scopes::Any), None) if q.client.clerk => parsed(FULL_ACCESS_SCOPE),
@@ -185,7 +187,7 @@ fn scope(permit: &Annotations, facts: &Facts<'_>) -> Result<(Scope, bool), Refus
             "A token of profile clerk always means full access, and this grant would be narrower.",
         ));
     }
-    let complete = q.scope.as_ref().is_none_or(|asked| asked.is_subset_of(&granted));
+    let complete = asked.is_none_or(|asked| asked.is_subset_of(&granted));
     Ok((granted, complete))
 }
 

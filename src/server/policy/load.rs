@@ -10,17 +10,20 @@ use cedar_policy::{Effect, PolicyId, PolicySet, Schema, ValidationMode, Validato
 use miette::Diagnostic;
 
 use super::annotations::Annotations;
+use super::entities::Reads;
 
 /// The Cedar schema every policy is validated against.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");
-const DEFAULT: &str = include_str!("shipped/default.cedar");
-const DEV: &str = include_str!("shipped/dev.cedar");
+/// The text of [`Policy::shipped_default`].
+pub const SHIPPED_DEFAULT: &str = include_str!("shipped/default.cedar");
+/// The text of [`Policy::shipped_dev`].
+pub const SHIPPED_DEV: &str = include_str!("shipped/dev.cedar");
 /// The most policy text that is read, bytes, over all files.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// The most problems that are told at once: a reader mends the first ones first.
 const MAX_PROBLEMS: usize = 50;
 
-static PARSED_SCHEMA: LazyLock<Schema> =
+pub(super) static PARSED_SCHEMA: LazyLock<Schema> =
     LazyLock::new(|| Schema::from_str(SCHEMA).expect("the shipped schema parses: a test holds it"));
 
 /// One file of a policy.
@@ -101,6 +104,8 @@ pub struct Policy {
     /// Apart, so that a refusal by a forbid can be told from one for want of a permit.
     pub(super) permits: PolicySet,
     pub(super) forbids: PolicySet,
+    /// The words of the schema that some rule may name: what none names is not built for a decision.
+    pub(super) reads: Reads,
 }
 
 impl Policy {
@@ -139,7 +144,9 @@ impl Policy {
             problems.truncate(MAX_PROBLEMS);
             return Err(PolicyError::Invalid(problems));
         }
-        Ok(Self { version: format!("{name}@{}", hex(&sha256)), sha256, rules, index, permits, forbids })
+        let reads = Reads::of(sources.iter().map(|s| s.text));
+        let version = format!("{name}@{}", hex(&sha256));
+        Ok(Self { version, sha256, rules, index, permits, forbids, reads })
     }
 
     /// Reads a policy from a file, or from the files `*.cedar` of a directory in the order of their names.
@@ -157,7 +164,7 @@ impl Policy {
     /// Never: a test loads it.
     #[must_use]
     pub fn shipped_default() -> Self {
-        Self::load("default", &[Source { file: "default.cedar", text: DEFAULT }])
+        Self::load("default", &[Source { file: "default.cedar", text: SHIPPED_DEFAULT }])
             .expect("the shipped default policy is valid: a test holds it")
     }
 
@@ -167,7 +174,7 @@ impl Policy {
     /// Never: a test loads it.
     #[must_use]
     pub fn shipped_dev() -> Self {
-        Self::load("dev", &[Source { file: "dev.cedar", text: DEV }])
+        Self::load("dev", &[Source { file: "dev.cedar", text: SHIPPED_DEV }])
             .expect("the shipped dev policy is valid: a test holds it")
     }
 
@@ -183,10 +190,7 @@ impl Policy {
 
     /// Whether any rule looks at how many targets the actor had: only then somebody has to count.
     pub fn counts_targets(&self) -> bool {
-        self.rules.iter().any(|rule| {
-            rule.annotations.max_targets_per_hour.is_some()
-                || rule.policy.to_string().contains("targets_last_hour")
-        })
+        self.reads.word("targets_last_hour") || self.reads.word("max_targets_per_hour")
     }
 
     /// How many rules there are.
@@ -254,9 +258,8 @@ fn text_sha256(sources: &[Source<'_>]) -> [u8; 32] {
     match sources {
         [one] => sha256(one.text.as_bytes()),
         many => {
-            let lines: String =
-                many.iter().map(|s| format!("{}  {}\n", hex(&sha256(s.text.as_bytes())), s.file)).collect();
-            sha256(lines.as_bytes())
+            let line = |s: &Source<'_>| format!("{}  {}\n", hex(&sha256(s.text.as_bytes())), s.file);
+            sha256(many.iter().map(line).collect::<Vec<_>>().concat().as_bytes())
         }
     }
 }
@@ -414,4 +417,19 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..offset];
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        let text = "é1\n  x";
+        assert_eq!(position(text, 0), (1, 1));
+        assert_eq!(position(text, 2), (1, 2));
+        assert_eq!(position(text, 1), (1, 1), "inside a character is at it");
+        assert_eq!(position(text, text.len() - 1), (2, 3));
+        assert_eq!(position(text, 999), (2, 4));
+    }
 }

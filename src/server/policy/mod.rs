@@ -25,7 +25,7 @@ pub use expect::{CaseResult, Difference, Expectations, ExpectationsError, TestRe
 pub use explain::{Explanation, Outcome, RuleTrace};
 pub use facts::{FactsError, question_from_json};
 pub use generate::{PermitRequest, permit_for_client};
-pub use load::{Policy, PolicyError, Problem, SCHEMA, Source};
+pub use load::{Policy, PolicyError, Problem, SCHEMA, SHIPPED_DEFAULT, SHIPPED_DEV, Source};
 pub use store::{PolicyStore, Reload};
 
 /// What is asked for.

@@ -8,7 +8,7 @@ use sqlx::{
     Transaction,
 };
 
-use super::{BUCKET_BITS, Db, List, StoreError, json};
+use super::{BUCKET_BITS, Db, List, StoreError, hex, json};
 
 /// Entries of one epoch; a new epoch begins at the next multiple.
 pub const EPOCH_SPAN: i64 = 1 << 40;
@@ -137,7 +137,7 @@ pub enum Tx<'w> {
 }
 
 macro_rules! on_tx {
-    ($tx:expr, |$conn:ident| $body:expr) => {
+    ($tx:expr, ($conn:ident) => $body:expr) => {
         match $tx {
             Tx::Sqlite(tx) => {
                 let $conn: &mut SqliteConnection = &mut *tx;
@@ -249,7 +249,7 @@ impl Tx<'_> {
     /// # Errors
     /// The database could not be asked.
     pub async fn root_at(&mut self, size: i64) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(on_tx!(self, |conn| {
+        Ok(on_tx!(self, (conn) => {
             sqlx::query_scalar("SELECT root FROM audit_head WHERE size = $1")
                 .bind(size)
                 .fetch_optional(conn)
@@ -264,7 +264,7 @@ impl Tx<'_> {
     pub async fn active_clients(&mut self, clients: &[&str]) -> Result<Vec<String>, StoreError> {
         let list = self.in_text_list(1);
         let sql = format!("SELECT id FROM client WHERE disabled_at_us IS NULL AND id {list}");
-        Ok(on_tx!(self, |conn| {
+        Ok(on_tx!(self, (conn) => {
             sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&clients)).fetch_all(conn).await
         })?)
     }
@@ -277,7 +277,7 @@ impl Tx<'_> {
         let list = self.in_text_list(1);
         let sql =
             format!("SELECT id FROM actor_grant WHERE revoked_at_us IS NULL AND exp_us > $2 AND id {list}");
-        Ok(on_tx!(self, |conn| {
+        Ok(on_tx!(self, (conn) => {
             sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&grants)).bind(t_us).fetch_all(conn).await
         })?)
     }
@@ -299,7 +299,7 @@ impl Tx<'_> {
              JOIN audit_index i ON i.idx = p.idx AND i.typ = 'issue' AND i.decision = 'granted' \
              WHERE (p.idx >> 12) {buckets_in} AND p.actor {actors_in} AND p.idx >= $3"
         );
-        Ok(on_tx!(self, |conn| {
+        Ok(on_tx!(self, (conn) => {
             sqlx::query_as(AssertSqlSafe(sql))
                 .bind(json(&buckets))
                 .bind(json(&actors))
@@ -327,7 +327,7 @@ impl Tx<'_> {
             Self::Postgres(tx) => insert_postgres(&mut *tx, batch).await?,
         }
         for (level, n, hash) in &batch.subtrees {
-            on_tx!(self, |conn| {
+            on_tx!(self, (conn) => {
                 sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
                     .bind(level)
                     .bind(n)
@@ -337,7 +337,7 @@ impl Tx<'_> {
                     .map(drop)
             })?;
         }
-        on_tx!(self, |conn| {
+        on_tx!(self, (conn) => {
             sqlx::query(
                 "INSERT INTO audit_head (size, prev, root, frontier, t_us, replica) \
                  VALUES ($1, $2, $3, $4, $5, $6)",
@@ -366,11 +366,6 @@ impl Tx<'_> {
         }
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from(DIGITS[usize::from(d)])).collect()
 }
 
 async fn insert_sqlite(conn: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), StoreError> {

@@ -129,7 +129,7 @@ impl From<Row> for GrantRecord {
 pub async fn grant(db: &Db, id: &str) -> Result<Option<GrantRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} WHERE g.id = $1");
     let row: Option<Row> =
-        on_db!(db, read | pool | { sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await })?;
+        on_db!(db, read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)?;
     Ok(row.map(Into::into))
 }
 
@@ -156,7 +156,7 @@ pub async fn newest_grants(
     sql.push_str(" ORDER BY g.idx DESC LIMIT $3");
     let rows: Vec<Row> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             let mut query = sqlx::query_as(AssertSqlSafe(sql)).bind(low).bind(high).bind(limit);
             if let Some(client) = client {
                 query = query.bind(client);
@@ -178,7 +178,7 @@ pub async fn grants_at(db: &Db, positions: &[i64]) -> Result<Vec<GrantRecord>, S
     let sql = format!("SELECT {COLUMNS} WHERE g.idx {} ORDER BY g.idx DESC", db.in_list(1, "bigint"));
     let rows: Vec<Row> = on_db!(
         db,
-        read | pool | { sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await }
+        read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await
     )?;
     Ok(rows.into_iter().map(Into::into).collect())
 }

@@ -54,7 +54,7 @@ fn migrator(db: &Db) -> Migrator {
 /// The owner may not, or an applied migration was changed.
 pub async fn migrate(db: &Db, service_user: Option<&str>) -> Result<(), StoreError> {
     let migrator = migrator(db);
-    on_db!(db, write | pool | migrator.run(pool).await)
+    on_db!(db, write(pool) => migrator.run(pool).await)
         .map_err(|error| StoreError::Unavailable(std::sync::Arc::new(error.into())))?;
     if let (Db::Postgres(pg), Some(user)) = (db, service_user) {
         let role = format!("\"{}\"", user.replace('"', "\"\""));
@@ -77,7 +77,7 @@ pub async fn migrate(db: &Db, service_user: Option<&str>) -> Result<(), StoreErr
 pub async fn check_migrated(db: &Db) -> Result<(), StoreError> {
     let rows: Result<Vec<(i64, Vec<u8>)>, sqlx::Error> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
                 .fetch_all(pool)
                 .await

@@ -65,7 +65,7 @@ pub enum Db {
 /// Runs one statement on whichever database is in use. `$pool` is an executor in the body; the body is
 /// compiled once per database, so its types are checked against both.
 macro_rules! on_db {
-    ($db:expr, read |$pool:ident| $body:expr) => {
+    ($db:expr, read($pool:ident) => $body:expr) => {
         match $db {
             $crate::server::store::Db::Sqlite(db) => {
                 let $pool = db.readers();
@@ -77,7 +77,7 @@ macro_rules! on_db {
             }
         }
     };
-    ($db:expr, write |$pool:ident| $body:expr) => {
+    ($db:expr, write($pool:ident) => $body:expr) => {
         match $db {
             $crate::server::store::Db::Sqlite(db) => {
                 let $pool = db.writer();
@@ -120,6 +120,12 @@ impl std::fmt::Display for List {
 /// JSON of plain values cannot fail.
 fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Bytes in hexadecimal, lower case.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from(DIGITS[usize::from(d)])).collect()
 }
 
 impl Db {
@@ -186,9 +192,9 @@ impl Db {
     /// # Errors
     /// It does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let one: (i64,) =
-            on_db!(self, read | pool | { sqlx::query_as("SELECT CAST(1 AS BIGINT)").fetch_one(pool).await })?;
-        debug_assert_eq!(one.0, 1);
+        let one: i64 =
+            on_db!(self, read(pool) => sqlx::query_scalar("SELECT CAST(1 AS BIGINT)").fetch_one(pool).await)?;
+        debug_assert_eq!(one, 1);
         Ok(())
     }
 
@@ -199,7 +205,7 @@ impl Db {
     pub async fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
         Ok(on_db!(
             self,
-            read | pool | {
+            read(pool) => {
                 sqlx::query_scalar("SELECT value FROM meta WHERE key = $1")
                     .bind(key)
                     .fetch_optional(pool)
@@ -215,7 +221,7 @@ impl Db {
     pub async fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
         on_db!(
             self,
-            write | pool | {
+            write(pool) => {
                 sqlx::query(
                     "INSERT INTO meta (key, value) VALUES ($1, $2) \
                  ON CONFLICT (key) DO UPDATE SET value = excluded.value",

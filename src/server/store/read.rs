@@ -20,6 +20,8 @@ pub struct StoredEntry {
     pub disclosures: Option<String>,
 }
 
+type HeadRow = (i64, i64, Vec<u8>, Vec<u8>, i64);
+
 type EntryRow = (i64, i64, Vec<u8>, Vec<u8>, Option<String>);
 
 impl From<EntryRow> for StoredEntry {
@@ -84,7 +86,7 @@ pub struct Search {
 pub async fn newest_head(db: &Db) -> Result<Option<StoredHead>, StoreError> {
     let row: Option<(i64, Vec<u8>, Vec<u8>, i64)> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as("SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1")
                 .fetch_optional(pool)
                 .await
@@ -97,24 +99,27 @@ fn stored_head((size, root, frontier, t_us): (i64, Vec<u8>, Vec<u8>, i64)) -> St
     StoredHead { size, root, frontier, t_us }
 }
 
-/// Up to `limit` heads with `size > after`, ascending.
+/// Up to `limit` heads with `size > after`, ascending, each with the head it continues.
 ///
 /// # Errors
 /// The database could not be asked.
-pub async fn heads(db: &Db, after: i64, limit: i64) -> Result<Vec<StoredHead>, StoreError> {
-    let rows: Vec<(i64, Vec<u8>, Vec<u8>, i64)> = on_db!(
+pub async fn heads(db: &Db, after: i64, limit: i64) -> Result<Vec<(i64, StoredHead)>, StoreError> {
+    let rows: Vec<HeadRow> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
-                "SELECT size, root, frontier, t_us FROM audit_head WHERE size > $1 ORDER BY size LIMIT $2",
-            )
-            .bind(after)
-            .bind(limit)
-            .fetch_all(pool)
-            .await
+            "SELECT prev, size, root, frontier, t_us FROM audit_head WHERE size > $1 ORDER BY size LIMIT $2",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
         }
     )?;
-    Ok(rows.into_iter().map(stored_head).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(prev, size, root, frontier, t)| (prev, stored_head((size, root, frontier, t))))
+        .collect())
 }
 
 /// The newest head of `size` at most `at`, among those after `start`.
@@ -124,7 +129,7 @@ pub async fn heads(db: &Db, after: i64, limit: i64) -> Result<Vec<StoredHead>, S
 pub async fn head_at_or_before(db: &Db, start: i64, at: i64) -> Result<Option<StoredHead>, StoreError> {
     let row: Option<(i64, Vec<u8>, Vec<u8>, i64)> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
                 "SELECT size, root, frontier, t_us FROM audit_head WHERE size > $1 AND size <= $2 \
              ORDER BY size DESC LIMIT 1",
@@ -154,7 +159,7 @@ pub async fn first_at_or_after(db: &Db, t_us: i64) -> Result<Option<i64>, StoreE
         let middle = low + (high - low) / 2;
         let (size, prev, t): (i64, i64, i64) = on_db!(
             db,
-            read | pool | {
+            read(pool) => {
                 sqlx::query_as(
                     "SELECT size, prev, t_us FROM audit_head WHERE size > $1 ORDER BY size LIMIT 1",
                 )
@@ -185,7 +190,7 @@ pub async fn entries_at(db: &Db, positions: &[i64]) -> Result<Vec<StoredEntry>, 
     );
     let rows: Vec<EntryRow> = on_db!(
         db,
-        read | pool | { sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await }
+        read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await
     )?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
@@ -202,7 +207,7 @@ pub async fn entries_ascending(
 ) -> Result<Vec<StoredEntry>, StoreError> {
     let rows: Vec<EntryRow> = on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
                 "SELECT e.idx, e.t_us, e.leaf, e.body, p.disclosures FROM audit_entry e \
              LEFT JOIN audit_private p ON p.idx = e.idx \
@@ -225,7 +230,7 @@ pub async fn entries_ascending(
 pub async fn newest_positions(db: &Db, low: i64, high: i64, limit: i64) -> Result<Vec<i64>, StoreError> {
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_scalar(
                 "SELECT idx FROM audit_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx DESC LIMIT $3",
             )
@@ -326,7 +331,7 @@ async fn search_window(
     let buckets: Vec<i64> = (buckets.0..=buckets.1).collect();
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             let mut query = sqlx::query_scalar(AssertSqlSafe(sql))
                 .persistent(search.also.is_empty())
                 .bind(json(&buckets))
@@ -377,7 +382,7 @@ fn window_sql(db: &Db, search: &Search, newest_first: bool) -> String {
 pub async fn position_of_jti(db: &Db, jti: &str) -> Result<Option<i64>, StoreError> {
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_scalar("SELECT idx FROM audit_index WHERE jti = $1")
                 .bind(jti)
                 .fetch_optional(pool)
@@ -393,7 +398,7 @@ pub async fn position_of_jti(db: &Db, jti: &str) -> Result<Option<i64>, StoreErr
 pub async fn positions_of_grant(db: &Db, grant: &str) -> Result<Vec<i64>, StoreError> {
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_scalar("SELECT idx FROM audit_index WHERE grant_id = $1 ORDER BY idx")
                 .bind(grant)
                 .fetch_all(pool)
@@ -409,7 +414,7 @@ pub async fn positions_of_grant(db: &Db, grant: &str) -> Result<Vec<i64>, StoreE
 pub async fn leaves(db: &Db, low: i64, high: i64) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as("SELECT idx, leaf FROM audit_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx")
                 .bind(low)
                 .bind(high)
@@ -426,7 +431,7 @@ pub async fn leaves(db: &Db, low: i64, high: i64) -> Result<Vec<(i64, Vec<u8>)>,
 pub async fn pruned_tile(db: &Db, n: i64) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_scalar("SELECT hashes FROM audit_pruned_tile WHERE n = $1")
                 .bind(n)
                 .fetch_optional(pool)
@@ -442,7 +447,7 @@ pub async fn pruned_tile(db: &Db, n: i64) -> Result<Option<Vec<u8>>, StoreError>
 pub async fn subtrees(db: &Db, level: i64, low: i64, high: i64) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(
                 "SELECT n, hash FROM audit_subtree WHERE level = $1 AND n >= $2 AND n < $3 ORDER BY n",
             )
@@ -474,7 +479,7 @@ pub async fn targets(
     );
     Ok(on_db!(
         db,
-        read | pool | {
+        read(pool) => {
             sqlx::query_as(AssertSqlSafe(sql))
                 .bind(json(&buckets))
                 .bind(actor)
@@ -483,4 +488,143 @@ pub async fn targets(
                 .await
         }
     )?)
+}
+
+/// Everything stored about one entry, for `audit verify`.
+#[derive(Debug)]
+pub struct FullEntry {
+    /// Global position.
+    pub idx: i64,
+    /// When it was recorded, microseconds.
+    pub t_us: i64,
+    /// Hash of the body.
+    pub leaf: Vec<u8>,
+    /// What was hashed.
+    pub body: Vec<u8>,
+    /// The erasable row.
+    pub private: Option<super::append::StoredPrivate>,
+    /// The search row: jti, signed8, typ, decision, client, rule, grant.
+    pub index: Option<FullIndex>,
+}
+
+/// The search row of an entry.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FullIndex {
+    /// See `audit_index`.
+    pub jti: Option<String>,
+    /// See `audit_index`.
+    pub signed8: Option<i64>,
+    /// See `audit_index`.
+    pub typ: String,
+    /// See `audit_index`.
+    pub decision: Option<String>,
+    /// See `audit_index`.
+    pub client: Option<String>,
+    /// See `audit_index`.
+    pub rule: Option<String>,
+    /// See `audit_index`.
+    pub grant_id: Option<String>,
+}
+
+type FullRow = (
+    i64,
+    i64,
+    Vec<u8>,
+    Vec<u8>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+impl From<FullRow> for FullEntry {
+    fn from(row: FullRow) -> Self {
+        let (
+            idx,
+            t_us,
+            leaf,
+            body,
+            disclosures,
+            actor,
+            actor_iss,
+            subject,
+            ticket,
+            jti,
+            signed8,
+            typ,
+            decision,
+            client,
+            rule,
+            grant_id,
+        ) = row;
+        let private = disclosures.map(|disclosures| super::append::StoredPrivate {
+            disclosures,
+            actor,
+            actor_iss,
+            subject,
+            ticket,
+        });
+        let index = typ.map(|typ| FullIndex { jti, signed8, typ, decision, client, rule, grant_id });
+        Self { idx, t_us, leaf, body, private, index }
+    }
+}
+
+/// Up to `limit` entries in `[low, high)` with all that is stored about them, ascending.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn full_entries(db: &Db, low: i64, high: i64, limit: i64) -> Result<Vec<FullEntry>, StoreError> {
+    let rows: Vec<FullRow> = on_db!(
+        db,
+        read(pool) => {
+            sqlx::query_as(
+            "SELECT e.idx, e.t_us, e.leaf, e.body, p.disclosures, p.actor, p.actor_iss, p.subject, p.ticket, \
+             i.jti, i.signed8, i.typ, i.decision, i.client, i.rule, i.grant_id \
+             FROM audit_entry e LEFT JOIN audit_private p ON p.idx = e.idx \
+             LEFT JOIN audit_index i ON i.idx = e.idx \
+             WHERE e.idx >= $1 AND e.idx < $2 ORDER BY e.idx LIMIT $3",
+        )
+        .bind(low)
+        .bind(high)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+        }
+    )?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// Up to ten positions in `table` that belong to no entry and no pruned tile.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn orphans(db: &Db, table: OrphanTable) -> Result<Vec<i64>, StoreError> {
+    let sql = match table {
+        OrphanTable::Private => {
+            "SELECT idx FROM audit_private t WHERE NOT EXISTS (SELECT 1 FROM audit_entry e WHERE e.idx = t.idx) \
+             ORDER BY idx LIMIT 10"
+        }
+        OrphanTable::Index => {
+            "SELECT idx FROM audit_index t WHERE NOT EXISTS (SELECT 1 FROM audit_entry e WHERE e.idx = t.idx) \
+             AND NOT EXISTS (SELECT 1 FROM audit_pruned_tile n WHERE n.n = t.idx >> 8) ORDER BY idx LIMIT 10"
+        }
+    };
+    Ok(on_db!(db, read(pool) => sqlx::query_scalar(sql).fetch_all(pool).await)?)
+}
+
+/// A table whose rows must belong to entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrphanTable {
+    /// `audit_private`
+    Private,
+    /// `audit_index`
+    Index,
 }

@@ -50,6 +50,12 @@ impl TestKey {
         self
     }
 
+    /// The key itself, for tokens that are written elsewhere.
+    #[must_use]
+    pub fn signer(&self) -> &LocalSigner {
+        &self.signer
+    }
+
     /// Its algorithm.
     #[must_use]
     pub fn alg(&self) -> Alg {

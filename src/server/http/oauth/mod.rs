@@ -2,6 +2,7 @@
 
 pub mod client_auth;
 mod error;
+pub(super) use error::OAuthError;
 mod form;
 pub(super) use form::decode;
 mod metadata;

@@ -9,7 +9,7 @@ use crate::server::log::clock_guard::micros;
 use crate::server::log::head::{locate, position};
 use crate::server::log::{Log, LogError};
 use crate::server::store::read::{self, Key, Search, StoredEntry};
-use crate::server::store::{Db, StoreError};
+use crate::server::store::{Db, StoreError, hex};
 use crate::token::{ClientId, Sub};
 
 /// Which entries; what is absent does not narrow.
@@ -91,7 +91,7 @@ impl LogEntry {
     /// Its hash in the tree, in hexadecimal.
     #[must_use]
     pub fn leaf_hex(&self) -> String {
-        self.leaf.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.leaf)
     }
 
     fn read(stored: StoredEntry, personal: bool) -> Result<Self, StoreError> {

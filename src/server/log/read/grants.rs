@@ -182,15 +182,12 @@ impl Log {
             _ => 0,
         };
         let client = filter.client.as_ref().map(ClientId::as_str);
-        let records = match person_search(filter, now_us) {
-            Some(search) => {
-                let found = read::search_newest(db, &search, low, high, limit as usize + 1).await?;
-                grants::grants_at(db, &found).await?
-            }
-            None => {
-                let state = state.map(|state| (state, now_us));
-                grants::newest_grants(db, (low, high), client, state, i64::from(limit) + 1).await?
-            }
+        let records = if let Some(search) = person_search(filter, now_us) {
+            let found = read::search_newest(db, &search, low, high, limit as usize + 1).await?;
+            grants::grants_at(db, &found).await?
+        } else {
+            let state = state.map(|state| (state, now_us));
+            grants::newest_grants(db, (low, high), client, state, i64::from(limit) + 1).await?
         };
         let more = records.len() > limit as usize;
         let mut records = records;

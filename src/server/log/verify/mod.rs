@@ -1,102 +1,118 @@
 //! Recomputing the log: at start over its newest entries, by `audit verify` over all of it.
 
-use super::head::{Head, position};
-use super::tree::{Frontier, leaf_hash};
-use crate::server::store::append::StoredHead;
-use crate::server::store::{Db, StoreError, on_db};
+mod database;
+mod entry;
+mod tail;
 
-/// How many of the newest entries are recomputed before the service starts.
-pub const STARTUP_ENTRIES: u64 = 1000;
+pub use database::database;
+pub use tail::{STARTUP_ENTRIES, tail};
 
-/// Something that is not as it was recorded, by index in the epoch's tree.
+/// No report lists more findings than this; the rest is counted.
+pub const MAX_FINDINGS: usize = 1000;
+
+/// Something that is not as it was recorded. Numbers are indexes in the tree of the epoch at hand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Finding {
-    /// An entry's body does not make its leaf.
-    #[error("entry {0}: its body is not what was hashed")]
-    Body(u64),
     /// An entry is missing.
     #[error("entry {0} is missing")]
     Missing(u64),
     /// There are rows beyond the newest head.
     #[error("entry {0} lies beyond the newest head")]
     Beyond(u64),
-    /// A head's root is not that of the entries below it.
+    /// An entry's body does not make its leaf.
+    #[error("entry {0}: its body is not what was hashed")]
+    Body(u64),
+    /// An entry's body cannot be read.
+    #[error("entry {0}: its body is not an entry")]
+    Form(u64),
+    /// An entry's time is not its body's, or goes back.
+    #[error("entry {0}: its time does not fit")]
+    Time(u64),
+    /// A token was issued at another time than it was recorded.
+    #[error("entry {0}: the token's iat is far from the time of the record")]
+    IssuedAt(u64),
+    /// The search row does not say what the body says.
+    #[error("entry {0}: its search row differs from its body")]
+    Index(u64),
+    /// The search row is missing.
+    #[error("entry {0}: its search row is missing")]
+    IndexMissing(u64),
+    /// A disclosure is not the one the body binds, or a search column differs from it.
+    #[error("entry {0}: its personal data is not what was recorded")]
+    Private(u64),
+    /// A disclosure is gone, and no `erase` or `prune` entry says so.
+    #[error("entry {0}: its personal data ({1}) is gone and no entry says that it was erased")]
+    Erased(u64, &'static str),
+    /// A row of personal data belongs to no entry.
+    #[error("there is personal data for entry {0}, which does not exist")]
+    PrivateOrphan(u64),
+    /// A search row belongs to no entry.
+    #[error("there is a search row for entry {0}, which does not exist")]
+    IndexOrphan(u64),
+    /// Bodies were dropped, and no `prune` entry says so.
+    #[error("entries {0} to {1} were dropped and no entry says that they were pruned")]
+    Pruned(u64, u64),
+    /// A head's root is not that of the entries below it, or its frontier is damaged.
     #[error("the head of size {0} does not follow from the entries")]
     Head(u64),
+    /// A head does not continue the one before it.
+    #[error("the head of size {0} does not continue the one before it")]
+    HeadChain(u64),
+    /// A stored subtree is missing or is not what the leaves make.
+    #[error("the subtree {1} of level {0} does not follow from the entries")]
+    Subtree(u32, u64),
+    /// The log is shorter than a checkpoint says it was.
+    #[error("ROLLBACK: a checkpoint saw {checkpoint} entries, the log has {size}")]
+    Rollback {
+        /// The checkpoint's size.
+        checkpoint: u64,
+        /// The log's size.
+        size: u64,
+    },
+    /// The log has another past than a checkpoint says.
+    #[error("FORK: the first {0} entries are not those of a checkpoint")]
+    Fork(u64),
+    /// A checkpoint belongs to another log.
+    #[error("the checkpoint of {0} belongs to another log")]
+    OtherLog(String),
 }
 
-/// Recomputes the newest `count` entries (or a few more, back to a head) up to `head`.
-///
-/// # Errors
-/// The database could not be asked.
-pub async fn tail(db: &Db, head: &Head, count: u64) -> Result<Option<Finding>, StoreError> {
-    let end = head.end();
-    let beyond: Option<(i64,)> = on_db!(
-        db,
-        read | pool | {
-            sqlx::query_as("SELECT idx FROM audit_entry WHERE idx >= $1 ORDER BY idx LIMIT 1")
-                .bind(end)
-                .fetch_optional(pool)
-                .await
-        }
-    )?;
-    if let Some((idx,)) = beyond {
-        return Ok(Some(Finding::Beyond(super::head::locate(idx).1)));
+/// What `audit verify` found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Entries recomputed, pruned ones included.
+    pub entries: u64,
+    /// Each epoch's size and root, in order.
+    pub epochs: Vec<EpochReport>,
+    /// What is wrong, at most [`MAX_FINDINGS`], each with its epoch.
+    pub findings: Vec<(u32, Finding)>,
+    /// How many more there were.
+    pub more: u64,
+}
+
+/// One epoch, recomputed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochReport {
+    /// From 1.
+    pub epoch: u32,
+    /// Entries.
+    pub size: u64,
+    /// The root computed from them.
+    pub root: super::tree::Hash,
+}
+
+impl Report {
+    /// Whether everything holds.
+    #[must_use]
+    pub const fn holds(&self) -> bool {
+        self.findings.is_empty() && self.more == 0
     }
-    let start = position(head.epoch, 0);
-    let from = end.saturating_sub(i64::try_from(count).unwrap_or(i64::MAX)).max(start);
-    let heads: Vec<(i64, Vec<u8>, Vec<u8>, i64)> = on_db!(
-        db,
-        read | pool | {
-            sqlx::query_as(
-                "SELECT size, root, frontier, t_us FROM audit_head WHERE size > $2 AND size >= \
-             (SELECT COALESCE(max(size), 0) FROM audit_head WHERE size <= $1) ORDER BY size",
-            )
-            .bind(from)
-            .bind(start)
-            .fetch_all(pool)
-            .await
-        }
-    )?;
-    let mut heads = heads
-        .into_iter()
-        .map(|(size, root, frontier, t_us)| Head::read(&StoredHead { size, root, frontier, t_us }))
-        .peekable();
-    let mut frontier = match heads.next_if(|first| first.as_ref().is_ok_and(|head| head.end() <= from)) {
-        Some(first) => first?.frontier,
-        None => Frontier::default(),
-    };
-    for head in heads {
-        let head = head?;
-        let rows: Vec<(i64, Vec<u8>, Vec<u8>)> = on_db!(
-            db,
-            read | pool | {
-                sqlx::query_as(
-                    "SELECT idx, leaf, body FROM audit_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx",
-                )
-                .bind(position(head.epoch, frontier.size()))
-                .bind(head.end())
-                .fetch_all(pool)
-                .await
-            }
-        )?;
-        for (idx, leaf, body) in rows {
-            let next = frontier.size();
-            if idx != position(head.epoch, next) {
-                return Ok(Some(Finding::Missing(next)));
-            }
-            let hash = leaf_hash(&body);
-            if leaf[..] != hash {
-                return Ok(Some(Finding::Body(next)));
-            }
-            frontier.push(hash, |_, _, _| ());
-        }
-        if frontier.size() != head.size() {
-            return Ok(Some(Finding::Missing(frontier.size())));
-        }
-        if frontier.root() != head.root {
-            return Ok(Some(Finding::Head(head.size())));
+
+    fn add(&mut self, epoch: u32, finding: Finding) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push((epoch, finding));
+        } else {
+            self.more += 1;
         }
     }
-    Ok(None)
 }

@@ -1,0 +1,258 @@
+//! What recording costs, as ratios within one run: `cargo bench --bench log -- [quick|full]`.
+//!
+//! `quick` (the default) compares group commit with single commits on both databases, one replica with three.
+//! `full` also fills a log to a million entries and asks it questions there.
+
+#[path = "../tests/support/pg.rs"]
+mod pg;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stagedoor::server::log::{
+    CheckpointSigner, Decision, Effect, EntryFilter, Event, EventType, GrantFilter, GrantRow, Log,
+    LogOptions, Personal, Record, verify,
+};
+use stagedoor::server::store::{Db, migrate};
+use stagedoor::token::{
+    Act, Assurance, Clock as _, Entropy as _, GrantId, Jti, Scope, SystemClock, SystemEntropy,
+};
+
+struct Place {
+    url: String,
+    name: &'static str,
+    _dir: tempfile::TempDir,
+}
+
+impl Place {
+    async fn sqlite() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite://{}", dir.path().join("log.db").display());
+        let db = Db::create(&url).await.expect("a database");
+        migrate(&db, None).await.expect("migrated");
+        db.close().await;
+        Self { url, name: "sqlite", _dir: dir }
+    }
+
+    async fn postgres() -> Option<Self> {
+        let made = pg::database().await?;
+        let owner = Db::connect(&made.owner_url).await.expect("the owner");
+        migrate(&owner, Some(&made.service_user)).await.expect("migrated");
+        owner.close().await;
+        Some(Self {
+            url: made.service_url,
+            name: "postgres",
+            _dir: tempfile::tempdir().expect("a directory"),
+        })
+    }
+
+    async fn log(&self, batch: usize) -> Log {
+        let db = Db::connect(&self.url).await.expect("the database");
+        let signer = CheckpointSigner::from_seed(&[7; 32], "bench.example", 1).expect("a signer");
+        let options = LogOptions { batch, ..LogOptions::default() };
+        Log::open(db, signer, Arc::new(SystemClock::default()), Arc::new(SystemEntropy), options)
+            .await
+            .expect("a log")
+    }
+}
+
+/// A grant of one of 500 actors for one of 200 000 users, as a mint records it.
+fn record() -> Record {
+    let now = SystemClock::default().now();
+    let entropy = SystemEntropy;
+    let (id, jti) = (GrantId::generate(now, &entropy), Jti::generate(now, &entropy));
+    let n = u64::from_le_bytes(entropy.bytes());
+    let mut event = Event::new(EventType::Issue);
+    event.decision = Some(Decision::Granted);
+    event.client = "client_1".parse().ok();
+    event.rule = Some("default".into());
+    event.policy = Some("builtin@0123456789abcdef".into());
+    event.aud = vec!["https://api.example.com".parse().expect("an audience")];
+    event.scope = Scope::parse("read").ok();
+    event.assurance = Some(Assurance::Asserted);
+    event.grant = Some(id.clone());
+    event.jti = Some(jti.clone());
+    event.signed_sha256 = Some(entropy.bytes());
+    event.kid = "LnUSbvtjEg3y1UzYOKyfxJ7CvCUNlQXcHQ2sXfN0Iyk".parse().ok();
+    event.iat = Some(now);
+    event.ttl_seconds = Some(600);
+    event.personal = Personal {
+        actor: Some(Act { sub: format!("admin_{}", n % 500).parse().expect("an id"), iss: None, act: None }),
+        subject: format!("user_{}", (n >> 16) % 200_000).parse().ok(),
+        reason: Some("Ticket 4711: invoice missing".into()),
+        ticket: Some(format!("{}", (n >> 40) % 10_000)),
+        address: Some([192, 0, 2, 7].into()),
+    };
+    let row = GrantRow {
+        id,
+        jti,
+        client: "client_1".parse().expect("an id"),
+        kid: "kid".parse().expect("an id"),
+        aud: event.aud.clone(),
+        scope: Scope::parse("read").expect("a scope"),
+        assurance: Assurance::Asserted,
+        iat: now,
+        exp: now + Duration::from_mins(10),
+        created_at: now,
+        parent: None,
+    };
+    Record { event, conditions: vec![], effects: vec![Effect::InsertGrant(row)], may_use_reserve: false }
+}
+
+/// Records per second of `callers` on each of `logs`, and the median and 99th percentile of one call.
+async fn load(logs: &[Log], callers: usize, total: usize) -> (f64, Duration, Duration) {
+    let started = now();
+    let tasks: Vec<_> = (0..callers * logs.len())
+        .map(|caller| {
+            let log = logs[caller % logs.len()].clone();
+            let mine = total / (callers * logs.len());
+            tokio::spawn(async move {
+                let mut times = Vec::with_capacity(mine);
+                for _ in 0..mine {
+                    let begun = now();
+                    log.record(record()).await.expect("recorded");
+                    times.push(begun.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::with_capacity(total);
+    for task in tasks {
+        times.extend(task.await.expect("the caller ends"));
+    }
+    let rate = times.len() as f64 / started.elapsed().as_secs_f64();
+    times.sort_unstable();
+    (rate, times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn show(what: &str, (rate, p50, p99): (f64, Duration, Duration)) -> f64 {
+    println!("{what:<52} {rate:>9.0}/s   p50 {p50:>9.2?}   p99 {p99:>9.2?}");
+    rate
+}
+
+async fn compare(place: &Place) {
+    let single = place.log(1).await;
+    let one_by_one = show(
+        &format!("{} · 64 callers, one record a commit", place.name),
+        load(&[single.clone()], 64, 3_200).await,
+    );
+    single.close().await;
+    let log = place.log(256).await;
+    show(&format!("{} · 1 caller", place.name), load(&[log.clone()], 1, 1_000).await);
+    let before = log.stats();
+    let grouped = show(&format!("{} · 64 callers", place.name), load(&[log.clone()], 64, 25_600).await);
+    let after = log.stats();
+    println!(
+        "  records per commit: {:.1}; group over single: {:.1}x",
+        (after.records - before.records) as f64 / (after.commits - before.commits) as f64,
+        grouped / one_by_one
+    );
+    log.close().await;
+}
+
+async fn replicas(place: &Place) {
+    let one = place.log(256).await;
+    let alone = show("postgres · 1 replica x 64", load(&[one.clone()], 64, 25_600).await);
+    let three = [one, place.log(256).await, place.log(256).await];
+    let together = show("postgres · 3 replicas x 64", load(&three, 64, 38_400).await);
+    println!("  three replicas over one: {:.2}x", together / alone);
+    for log in three {
+        log.close().await;
+    }
+}
+
+async fn million(place: &Place, size: u64) {
+    let log = place.log(256).await;
+    load(&[log.clone()], 512, 10_000).await;
+    let small = show(
+        &format!("{} · 64 callers at 10 000 entries", place.name),
+        load(&[log.clone()], 64, 20_000).await,
+    );
+    let begun = now();
+    let have = log.stats().records;
+    load(&[log.clone()], 512, usize::try_from(size - have).expect("fits")).await;
+    println!("  filled to {size} in {:.1?}", begun.elapsed());
+    let large = show(
+        &format!("{} · 64 callers at {size} entries", place.name),
+        load(&[log.clone()], 64, 20_000).await,
+    );
+    println!("  large over small: {:.2}x", large / small);
+    questions(&log).await;
+    let db = log.db().clone();
+    log.close().await;
+    let begun = now();
+    let report = verify::database(&db, &[], &mut |_, _| ()).await.expect("could look");
+    println!(
+        "  audit verify: {} entries in {:.1?}, holds: {}",
+        report.entries,
+        begun.elapsed(),
+        report.holds()
+    );
+}
+
+async fn questions(log: &Log) {
+    let size = log.stats().records;
+    let mut proofs = Vec::new();
+    for i in 0..500u64 {
+        let index = i * 7919 % size;
+        let begun = now();
+        log.proof(index).await.expect("a proof");
+        proofs.push(begun.elapsed());
+    }
+    percentile("proof of one entry", proofs);
+    let filters: [(&str, EntryFilter); 7] = [
+        ("newest page", EntryFilter::default()),
+        ("by subject", EntryFilter { subject: "user_77".parse().ok(), ..EntryFilter::default() }),
+        ("by actor", EntryFilter { actor: "admin_7".parse().ok(), ..EntryFilter::default() }),
+        ("by ticket", EntryFilter { ticket: Some("77".into()), ..EntryFilter::default() }),
+        ("by a rule nobody used", EntryFilter { rule: Some("none".into()), ..EntryFilter::default() }),
+        ("denied (none)", EntryFilter { decision: Some("denied".into()), ..EntryFilter::default() }),
+        ("by a subject nobody had", EntryFilter { subject: "nobody".parse().ok(), ..EntryFilter::default() }),
+    ];
+    for (name, filter) in filters {
+        let mut times = Vec::new();
+        for _ in 0..100 {
+            let begun = now();
+            log.entries(&filter, None, 50, true).await.expect("a page");
+            times.push(begun.elapsed());
+        }
+        percentile(name, times);
+    }
+    let filter = GrantFilter { subject: "user_77".parse().ok(), ..GrantFilter::default() };
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let begun = now();
+        log.grants(&filter, None, 50, SystemClock::default().now()).await.expect("a page");
+        times.push(begun.elapsed());
+    }
+    percentile("grants by subject", times);
+}
+
+fn percentile(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!("  {what:<28} p50 {p50:>9.2?}   p99 {p99:>9.2?}");
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let full = std::env::args().any(|arg| arg == "full");
+    let sqlite = Place::sqlite().await;
+    compare(&sqlite).await;
+    if full {
+        million(&Place::sqlite().await, 1_000_000).await;
+    }
+    if let Some(postgres) = Place::postgres().await {
+        compare(&postgres).await;
+        replicas(&postgres).await;
+        if full && let Some(fresh) = Place::postgres().await {
+            million(&fresh, 1_000_000).await;
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a command changes is an entry of the log, like every other change.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::CliError;
+use crate::server::config::Config;
+use crate::server::keyring::Keyring;
+use crate::server::log::{CheckpointSigner, Event, EventType, Log, LogOptions, Record, current_epoch};
+use crate::server::master_key::MasterKey;
+use crate::server::store::Db;
+use crate::token::{ClientId, Clock, Kid, SystemClock, SystemEntropy};
+
+/// A change of a client.
+pub fn client(id: &ClientId, change: &str, version: i64) -> Event {
+    let mut event = Event::new(EventType::Config);
+    event.client = Some(id.clone());
+    event.detail = Some(detail(&[("change", change.into()), ("version", version.into())]));
+    event
+}
+
+/// A change of a key.
+pub fn key(kid: &Kid, change: &str, purpose: &str) -> Event {
+    let mut event = Event::new(EventType::Key);
+    event.kid = Some(kid.clone());
+    event.detail = Some(detail(&[("change", change.into()), ("purpose", purpose.into())]));
+    event
+}
+
+/// Everything was sealed again under another master key.
+pub fn reseal(keys: usize, clients: usize) -> Event {
+    let mut event = Event::new(EventType::Key);
+    event.detail =
+        Some(detail(&[("change", "reseal".into()), ("keys", keys.into()), ("clients", clients.into())]));
+    event
+}
+
+fn detail(members: &[(&str, Value)]) -> Map<String, Value> {
+    members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// Records what was changed. The change stands even if this fails, and the error says so: a compromised key
+/// must be revocable while the log is in trouble.
+pub async fn record(
+    config: &Config,
+    db: &Db,
+    master: &MasterKey,
+    events: Vec<Event>,
+) -> Result<(), CliError> {
+    try_record(config, db, master, events).await.map_err(CliError::Unrecorded)
+}
+
+type Trouble = Box<dyn Error + Send + Sync>;
+
+async fn try_record(config: &Config, db: &Db, master: &MasterKey, events: Vec<Event>) -> Result<(), Trouble> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let keyring = Keyring::load(db, master, Arc::clone(&clock)).await?;
+    // The name stands in this process's checkpoints only, which nobody sees: entries do not depend on it.
+    let seed = keyring.log_seed()?;
+    let signer = CheckpointSigner::from_seed(&seed, "command-line", current_epoch(db).await?)?;
+    let options = LogOptions {
+        replica: format!("cli-{}", std::process::id()),
+        max_bytes: config.log_max_bytes,
+        ..LogOptions::default()
+    };
+    let log = Log::open(db.clone(), signer, clock, Arc::new(SystemEntropy), options).await?;
+    let mut outcome = Ok(());
+    for event in events {
+        if let Err(error) = log.record(Record::of(event).from_the_reserve()).await {
+            outcome = Err(error.into());
+            break;
+        }
+    }
+    log.close().await;
+    outcome
+}

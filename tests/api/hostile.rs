@@ -1,0 +1,140 @@
+//! Bodies nobody should send: always a 4xx with the contract's error body, never a 5xx, never a framework page.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, mint_body};
+use crate::support::{skip, vectors};
+
+on_both_databases! {
+    async fn bodies_that_are_no_object_are_400(app: TestApp) {
+        let client = app.minter().await;
+        for body in ["", " ", "null", "[]", "[{}]", "\"text\"", "7", "{", "{}{}", "{} x", "\u{feff}{}", "{\"user_id\":\"a\",}", "user_id=a", "{'user_id':'a'}"] {
+            for path in ["/v1/actor_tokens", "/v1/actor_tokens/verify"] {
+                let call = client.api.call(Method::POST, path);
+                call.bytes(body).header("content-type", "application/json").send().await.fails(400, "request_body_invalid");
+            }
+        }
+    }
+
+    async fn a_member_that_occurs_twice_is_400(app: TestApp) {
+        let client = app.minter().await;
+        for body in [
+            r#"{"user_id":"user_42","user_id":"user_43","actor":{"sub":"admin_7"},"reason":"Invoice is missing"}"#,
+            r#"{"user_id":"user_42","user\u005fid":"user_43","actor":{"sub":"admin_7"},"reason":"Invoice is missing"}"#,
+            r#"{"user_id":"user_42","actor":{"sub":"admin_7","sub":"admin_8"},"reason":"Invoice is missing"}"#,
+        ] {
+            let call = client.api.call(Method::POST, "/v1/actor_tokens").bytes(body);
+            call.header("content-type", "application/json").send().await.fails(400, "request_body_invalid");
+        }
+    }
+
+    async fn deep_nesting_is_400_and_costs_nothing(app: TestApp) {
+        let client = app.minter().await;
+        for depth in [20, 200, 8000] {
+            let body = format!("{{\"user_id\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+            let call = client.api.call(Method::POST, "/v1/actor_tokens").bytes(body);
+            call.header("content-type", "application/json").send().await.fails(400, "request_body_invalid");
+        }
+    }
+
+    async fn a_body_over_16_kib_is_413_however_it_is_sent(app: TestApp) {
+        let client = app.minter().await;
+        let mut body = mint_body();
+        let fits = 16 * 1024 - body.to_string().len() - ",\"x\":\"\"".len();
+        body["x"] = json!("y".repeat(fits));
+        assert_eq!(body.to_string().len(), 16 * 1024);
+        client.api.mint(&body).await.fails(422, "form_param_unknown");
+        body["x"] = json!("y".repeat(fits + 1));
+        client.api.mint(&body).await.fails(413, "request_body_too_large");
+        body["x"] = json!("y".repeat(1024 * 1024));
+        client.api.mint(&body).await.fails(413, "request_body_too_large");
+    }
+
+    async fn a_chunked_body_is_limited_as_well(app: TestApp) {
+        let client = app.minter().await;
+        let address = app.api_address();
+        let mut stream = TcpStream::connect(address).expect("connects");
+        let head = format!(
+            "POST /v1/actor_tokens HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+            client.secret
+        );
+        stream.write_all(head.as_bytes()).expect("sends");
+        let chunk = format!("1000\r\n{}\r\n", " ".repeat(4096));
+        // The server may answer and close before everything is sent.
+        for _ in 0..64 {
+            if stream.write_all(chunk.as_bytes()).is_err() {
+                break;
+            }
+        }
+        let _ = stream.write_all(b"0\r\n\r\n");
+        let answer = crate::support::read_to_end(stream);
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("request_body_too_large"), "{answer}");
+    }
+
+    async fn every_file_of_the_json_test_suite_is_a_4xx_in_our_words(app: TestApp) {
+        let Some(dir) = vectors() else {
+            return skip("every_file_of_the_json_test_suite_is_a_4xx_in_our_words", "the vectors are not here");
+        };
+        let client = app.minter().await;
+        let mut files = 0;
+        for entry in std::fs::read_dir(dir.join("json-test-suite")).expect("the suite") {
+            let path = entry.expect("a file").path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            files += 1;
+            let body = std::fs::read(&path).expect("readable");
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let parses = serde_json::from_slice::<Value>(&body).is_ok_and(|v| v.is_object());
+            for target in ["/v1/actor_tokens", "/v1/actor_tokens/verify"] {
+                let call = client.api.call(Method::POST, target).bytes(body.clone()).header("content-type", "application/json");
+                // `send` itself fails on anything but the contract's error body.
+                let reply = call.send().await;
+                let status = reply.status.as_u16();
+                assert!((400..500).contains(&status), "{name} at {target}: {status}");
+                if !parses || name.starts_with("n_") {
+                    assert!(matches!(status, 400 | 413), "{name} at {target}: {status} for what is no JSON object");
+                }
+            }
+        }
+        assert!(files >= 300, "{files} files");
+    }
+
+    async fn errors_are_problem_json_when_asked_and_json_otherwise(app: TestApp) {
+        for accept in ["application/json", "*/*", "text/html", "application/problem+json", "application/problem+json, */*;q=0.1", "\u{fc}"] {
+            let reply = app.api.call(Method::GET, "/v1/actor_tokens").header("accept", accept).send().await;
+            let expected = if accept.contains("problem") { "application/problem+json" } else { "application/json" };
+            assert_eq!(reply.header("content-type"), Some(expected), "{accept}");
+        }
+    }
+
+    async fn paths_and_methods_that_are_not_there_answer_in_our_words(app: TestApp) {
+        // `Client::send` holds each to 404, or to 405 with the right `Allow`.
+        for path in ["/", "/v1", "/v1/", "/nope", "/v1/actor_tokens/a/b/c", "/%00", "/%ff", "/..%2f..%2fetc/passwd", "//v1/jwks", "/v1/jwks/"] {
+            app.api.get(path).await.fails(404, "resource_not_found");
+        }
+        for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE, "FROBNICATE".parse().unwrap()] {
+            for path in ["/v1/actor_tokens", "/v1/actor_tokens/verify", "/healthz", "/.well-known/jwks.json"] {
+                app.api.call(method.clone(), path).send().await.fails(405, "method_not_allowed");
+            }
+        }
+    }
+
+    async fn broken_query_strings_are_400(app: TestApp) {
+        let reader = app.client(crate::support::app::NewClient { scopes: &["actor_tokens:read", "audit:read"], ..crate::support::app::NewClient::minter() }).await;
+        for query in ["limit=0", "limit=-1", "limit=abc", "limit=100000", "limit=1&limit=2", "cursor=garbage", "cursor=%00", "limt=1", "status=dead", "user_id=", "user_id=a%00b"] {
+            reader.api.get(&format!("/v1/actor_tokens?{query}")).await.fails(400, "query_invalid");
+        }
+        for query in ["since=yesterday", "decision=maybe", "from=1", "actr=x", "since=99999999999999999999"] {
+            reader.api.get(&format!("/v1/audit/entries?{query}")).await.fails(400, "query_invalid");
+        }
+        let long = "x".repeat(5000);
+        reader.api.get(&format!("/v1/actor_tokens?user_id={long}")).await.fails(400, "query_invalid");
+    }
+}
