@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench mint [-- --seconds 5 --connections 64 --postgres postgres://…]`
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people, three digits of them")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,7 +159,7 @@ async fn service(url: &str, dir: &std::path::Path, batch: usize) -> (app::Runnin
 }
 
 /// The same stack without rule and log: what the machine could do at most.
-async fn ceiling() -> (SocketAddr, actix_web::dev::ServerHandle) {
+fn ceiling() -> (SocketAddr, actix_web::dev::ServerHandle) {
     let signer = Arc::new(LocalSigner::generate(Alg::Es256).expect("a key"));
     let clock = SystemClock::default();
     let server = HttpServer::new(move || {
@@ -203,7 +206,7 @@ async fn ceiling() -> (SocketAddr, actix_web::dev::ServerHandle) {
 #[tokio::main]
 async fn main() {
     let args = args();
-    let (address, handle) = ceiling().await;
+    let (address, handle) = ceiling();
     let most = load(address, "/", "none", args.connections, args.seconds).await;
     handle.stop(false).await;
     show("ceiling (HTTP, JSON, ES256; no rule, no log)", most, most);

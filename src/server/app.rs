@@ -22,16 +22,19 @@ use super::config::{Config, is_loopback};
 use super::http::{self, edge};
 use super::issue::IssueDesk;
 use super::keyring::Keyring;
-use super::limits::{FailureLimit, UsedAssertions};
+use super::limits::{FailureLimit, MintLimits, UsedAssertions};
 use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record};
 use super::master_key::MasterKey;
 use super::metrics::{Metrics, Noise};
 use super::policy::Reload;
+use super::revoke::{self, Feed, PlaceLimits, RevocationState, Revoker, RevokerParts};
 use super::service::Service;
 use super::store::{self, Db, StoreError};
 use super::ticket::TicketSystem;
-use crate::token::{Clock, Entropy, Issuer, RevocationList, SystemClock, SystemEntropy};
+use crate::token::{Clock, Entropy, Issuer, SystemClock, SystemEntropy};
 
+/// How often expired revocations, codes and keys are cleared.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// Stands in a database that `dev` made.
 const DEV_STAMP: &str = "dev";
 /// The largest request body, bytes (contract.md §3).
@@ -173,10 +176,23 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
     let clients = Clients::load(&db, &master, accepted).await.map_err(refused)?;
     let log = open_log(setup, &db, &keyring, issuer).await?;
     let outbound = parts::outbound(config)?;
-    let revocations = Arc::new(RevocationList::default());
+    let state = RevocationState::load(db.clone(), clock.clone(), log.epoch(), None).await;
+    let revocations = Arc::new(state.map_err(refused)?);
+    let feed = Feed::new(issuer.clone(), revocations.clone(), keyring.clone(), PlaceLimits::default());
     let gates = parts::gates(config, issuer, keyring.token_keys(), revocations.clone(), clock.clone())?;
-    let checker = Checker::new(issuer.clone(), keyring.token_keys(), revocations, clock.clone());
+    let checker = Checker::new(issuer.clone(), keyring.token_keys(), revocations.clone(), clock.clone());
     let checker = Arc::new(checker.map_err(AppError::failed("our own tokens cannot be verified"))?);
+    let clients = Arc::new(clients);
+    let revoker = Arc::new(Revoker::new(RevokerParts {
+        log: log.clone(),
+        state: revocations.clone(),
+        issuer: issuer.clone(),
+        clients: clients.clone(),
+        keyring: keyring.clone(),
+        master,
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    }));
     let desk = IssueDesk {
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -187,17 +203,22 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         keyring: keyring.clone(),
         log: log.clone(),
         checker: checker.clone(),
+        people: revoker.people().clone(),
+        limits: MintLimits::per_minute(config.client_rate, config.actor_rate),
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
     Ok(Service {
         clock: clock.clone(),
         entropy: entropy.clone(),
         db,
-        clients: Arc::new(clients),
+        clients,
         keyring,
         log,
         desk,
         checker,
+        revocations,
+        revoker,
+        feed: Arc::new(feed),
         gates,
         assertions: UsedAssertions::default(),
         metrics: Metrics::default(),
@@ -267,6 +288,8 @@ impl Running {
     /// # Errors
     /// [`AppError`] when the log could not record the stop.
     pub async fn stop(self) -> Result<(), AppError> {
+        // streams never end by themselves
+        self.service.feed.close();
         for handle in &self.handles {
             handle.stop(true).await;
         }
@@ -289,11 +312,23 @@ fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandl
     let (noise, clients, keys, issuers) =
         (service.clone(), service.clone(), service.clone(), service.clone());
     let rules = service.clone();
+    let (state, feed, tidy) = (service.clone(), service.clone(), service.clone());
     vec![
+        tokio::spawn(async move { state.revocations.follow().await }),
+        tokio::spawn(async move { feed.feed.run().await }),
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                if let Err(error) = revoke::tidy(&tidy.db, &*tidy.clock).await {
+                    tracing::warn!(error = %http::problem::chain(&error), "expired rows are cleared later");
+                }
+            }
+        }),
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(NOISE_EVERY).await;
                 noise.failures.forget_quiet();
+                noise.desk.limits.forget_quiet();
                 record_noise(&noise).await;
             }
         }),

@@ -1,4 +1,4 @@
-//! What a process remembers of those who prove themselves: failures by address, assertions already used.
+//! What a process remembers of those who ask: failures by address, assertions already used, attempts by client and actor.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::token::ClientId;
+use crate::token::{Act, ClientId};
 
 /// Failed credentials that one address may send in a minute.
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
@@ -42,6 +42,51 @@ impl FailureLimit {
     pub fn forget_quiet(&self) {
         self.0.retain_recent();
     }
+}
+
+type Keyed<K> = RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
+
+/// How often a client, and an actor, may try to mint: over it nothing is evaluated.
+#[derive(Default)]
+pub struct MintLimits {
+    clients: Option<Keyed<ClientId>>,
+    actors: Option<Keyed<(String, String)>>,
+}
+
+impl MintLimits {
+    /// Limits by the minute; `None`: none.
+    pub fn per_minute(client: Option<NonZeroU32>, actor: Option<NonZeroU32>) -> Self {
+        Self {
+            clients: client.map(|n| RateLimiter::dashmap(Quota::per_minute(n))),
+            actors: actor.map(|n| RateLimiter::dashmap(Quota::per_minute(n))),
+        }
+    }
+
+    /// Counts one attempt of a client; how long to wait when there have been too many.
+    pub fn client(&self, client: &ClientId) -> Option<Duration> {
+        wait(self.clients.as_ref()?, client)
+    }
+
+    /// Counts one attempt of an actor.
+    pub fn actor(&self, actor: &Act) -> Option<Duration> {
+        let iss = actor.iss.as_ref().map_or("", |iss| iss.as_str());
+        wait(self.actors.as_ref()?, &(iss.to_owned(), actor.sub.as_str().to_owned()))
+    }
+
+    /// Forgets who has been quiet, so that memory stays bounded.
+    pub fn forget_quiet(&self) {
+        if let Some(clients) = &self.clients {
+            clients.retain_recent();
+        }
+        if let Some(actors) = &self.actors {
+            actors.retain_recent();
+        }
+    }
+}
+
+fn wait<K: std::hash::Hash + Eq + Clone>(limit: &Keyed<K>, key: &K) -> Option<Duration> {
+    let refused = limit.check_key(key).err()?;
+    Some(refused.wait_time_from(DefaultClock::default().now()))
 }
 
 /// One household is one address: IPv6 counts by /64.
@@ -97,6 +142,28 @@ mod tests {
         }
         assert!(limit.failed(Some("2001:db8::2".parse().unwrap())).is_some(), "the same /64");
         assert_eq!(limit.failed(Some("2001:db8:0:1::1".parse().unwrap())), None, "another /64");
+    }
+
+    #[test]
+    fn a_client_and_an_actor_are_told_to_wait_each_for_himself() {
+        let limits = MintLimits::per_minute(NonZeroU32::new(2), NonZeroU32::new(1));
+        let (a, b) = (ClientId::try_from("client_a").unwrap(), ClientId::try_from("client_b").unwrap());
+        assert!(limits.client(&a).is_none() && limits.client(&a).is_none());
+        assert!(limits.client(&a).is_some());
+        assert_eq!(limits.client(&b), None);
+        let actor = |sub: &str, iss: Option<&str>| Act {
+            sub: sub.parse().unwrap(),
+            iss: iss.map(|i| i.parse().unwrap()),
+            act: None,
+        };
+        assert_eq!(limits.actor(&actor("x", None)), None);
+        assert!(limits.actor(&actor("x", None)).is_some());
+        assert_eq!(
+            limits.actor(&actor("x", Some("https://idp.example"))),
+            None,
+            "another issuer's x is another"
+        );
+        assert_eq!(MintLimits::default().client(&a), None, "no limit unless configured");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::keyring::Keyring;
 use super::limits::{FailureLimit, UsedAssertions};
 use super::log::Log;
 use super::metrics::{Metrics, Noise, Observed};
+use super::revoke::{Feed, RevocationState, Revoker};
 use super::store::Db;
 use crate::token::{Clock, Entropy};
 
@@ -31,6 +32,12 @@ pub struct Service {
     pub desk: IssueDesk,
     /// Where tokens are verified online.
     pub checker: Arc<Checker>,
+    /// What is known to be revoked.
+    pub revocations: Arc<RevocationState>,
+    /// What ends grants.
+    pub revoker: Arc<Revoker>,
+    /// What guards are told.
+    pub feed: Arc<Feed>,
     /// Where proxies ask.
     pub gates: Gates,
     /// Client assertions already used.

@@ -1,5 +1,6 @@
 //! The conformance kit (`stagedoor conformance`): its table is large and sound, our own doors keep all of it,
 //! the recipes of `docs/languages` keep what matters, and a careless service is caught.
+#![cfg(all(feature = "server", feature = "axum"))]
 
 mod guards;
 mod in_process;

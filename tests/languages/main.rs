@@ -1,4 +1,5 @@
 //! Tokens of the default profile are read by stock verifiers of other languages, as they come from npm and `PyPI`.
+#![cfg(feature = "server")]
 
 #[path = "../support/recipes.rs"]
 mod recipes;

@@ -6,5 +6,6 @@ mod pg;
 mod append;
 mod harness;
 mod reads;
+mod removal;
 mod schema;
 mod verifying;

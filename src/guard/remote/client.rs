@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Client, ClientBuilder, StatusCode, Url, redirect};
 
 /// How long one fetch may take in all.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,8 +41,20 @@ pub enum RemoteError {
         status: StatusCode,
     },
     /// It answered more than is read.
-    #[error("{0} answered more than {MAX_BYTES} bytes")]
+    #[error("{0} answered more than is read")]
     TooLarge(Url),
+    /// The answer is no document of the revocation feed.
+    #[error("{url} answered no document of the revocation feed")]
+    Feed {
+        /// Where was asked.
+        url: Url,
+        /// What is wrong with it.
+        #[source]
+        source: crate::token::feed::FeedError,
+    },
+    /// What is revoked did not arrive in time.
+    #[error("what is revoked did not arrive within {0:?}")]
+    RevocationsNotReady(Duration),
     /// The answer is no key set.
     #[error("{url} answered no key set")]
     KeySet {
@@ -63,26 +75,31 @@ pub(super) struct Source {
     url: Url,
 }
 
+/// A client for `address`, still to be given its timeouts: https, or plain http to loopback; no redirects.
+pub(super) fn careful(address: &str) -> Result<(ClientBuilder, Url), RemoteError> {
+    let refused = || RemoteError::Url(address.to_owned());
+    let url = Url::parse(address).map_err(|_| refused())?;
+    let loopback = match url.host_str() {
+        None => return Err(refused()),
+        Some("localhost") => true,
+        Some(host) => {
+            host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    };
+    let mut builder = Client::builder().redirect(redirect::Policy::none()).https_only(!loopback);
+    match (url.scheme(), loopback) {
+        ("https", _) => {}
+        // No TLS is spoken, so a machine without CA certificates is no obstacle; no proxy reaches our loopback.
+        ("http", true) => builder = builder.no_proxy().tls_certs_only([]),
+        _ => return Err(refused()),
+    }
+    Ok((builder, url))
+}
+
 impl Source {
     pub(super) fn new(address: &str) -> Result<Self, RemoteError> {
-        let refused = || RemoteError::Url(address.to_owned());
-        let url = Url::parse(address).map_err(|_| refused())?;
-        let loopback = match url.host_str() {
-            None => return Err(refused()),
-            Some("localhost") => true,
-            Some(host) => {
-                host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-            }
-        };
-        let mut builder =
-            Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).https_only(!loopback);
-        match (url.scheme(), loopback) {
-            ("https", _) => {}
-            // No TLS is spoken, so a machine without CA certificates is no obstacle; no proxy reaches our loopback.
-            ("http", true) => builder = builder.no_proxy().tls_certs_only([]),
-            _ => return Err(refused()),
-        }
-        Ok(Self { client: builder.build().map_err(RemoteError::Client)?, url })
+        let (builder, url) = careful(address)?;
+        Ok(Self { client: builder.timeout(TIMEOUT).build().map_err(RemoteError::Client)?, url })
     }
 
     pub(super) fn url(&self) -> &Url {

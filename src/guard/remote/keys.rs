@@ -208,12 +208,12 @@ impl Refresher {
 }
 
 /// 250 ms, doubled with each failure, up to [`MAX_BACKOFF`].
-fn backoff(failures: u32) -> Duration {
+pub(super) fn backoff(failures: u32) -> Duration {
     Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_BACKOFF)
 }
 
 /// Three quarters to five quarters of `pause`, so that a fleet does not ask all at once.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     let [random] = SystemEntropy.bytes::<1>();
     pause.mul_f64(0.75 + f64::from(random) / 510.0)
 }

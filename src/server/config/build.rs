@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -67,6 +68,8 @@ pub(super) const TOP: &[Field] = &[
     field("console", Kind::Table(CONSOLE)),
     field("ticket", Kind::Table(TICKET)),
     field("log_max_bytes", Kind::Integer),
+    field("client_rate", Kind::Integer),
+    field("actor_rate", Kind::Integer),
     field("log_format", Kind::Text),
     field("log_level", Kind::Text),
     field("ca_bundle", Kind::Text),
@@ -129,6 +132,8 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         console,
         ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,
         log_max_bytes,
+        client_rate: rate(top, "client_rate")?,
+        actor_rate: rate(top, "actor_rate")?,
         log_format: top.parsed("log_format", log_format)?.unwrap_or_default(),
         log_level: top.text("log_level")?.map_or_else(|| "info".to_owned(), |t| t.value),
         outbound,
@@ -476,6 +481,11 @@ fn console(section: &Section, issuers: &[IssuerConfig]) -> Result<ConsoleConfig,
             .secret("client_secret")?
             .ok_or_else(|| section.missing("client_secret_file", "write where the client's secret is"))?,
     })
+}
+
+fn rate(top: &Section, key: &str) -> Result<Option<NonZeroU32>, ConfigError> {
+    let per_minute = top.integer(key, 1, 10_000_000)?;
+    Ok(per_minute.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new))
 }
 
 fn ticket(section: &Section, allow_http: bool) -> Result<TicketConfig, ConfigError> {

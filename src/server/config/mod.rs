@@ -14,6 +14,7 @@ mod secret;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -72,6 +73,11 @@ pub struct Config {
     /// revocation, stop, key and erase entries. Default none: a warning, and no promise. On SQLite the free
     /// bytes of the volume count and it must not be set.
     pub log_max_bytes: Option<u64>,
+    /// `CLIENT_RATE`: attempts to mint that one client may make in a minute, in each process; more are told to
+    /// wait (429) and not evaluated. Default none: no limit.
+    pub client_rate: Option<NonZeroU32>,
+    /// `ACTOR_RATE`: the same for one actor, by (`iss`, `sub`). Default none.
+    pub actor_rate: Option<NonZeroU32>,
     /// `LOG_FORMAT`: `auto` (default: human on a terminal, else JSON), `human` or `json`.
     pub log_format: LogFormat,
     /// `LOG_LEVEL`: `info` (default), or a filter such as `warn,stagedoor=debug`.

@@ -228,6 +228,10 @@ fn read_audience(fields: &mut Fields) -> Result<Option<Vec<Audience>>, Problem> 
 pub(super) fn denied(denial: Denial) -> Problem {
     let Denial { rule, message, kind } = denial;
     let problem = match kind {
+        // The one refusal that is counted instead of recorded.
+        DenialKind::RateLimited { retry_after_seconds } => {
+            return Problem::new(Code::TooManyRequests, message).retry_after(retry_after_seconds);
+        }
         DenialKind::Scope(permission) => scope_missing(permission),
         DenialKind::Parameter(name) => Problem::new(Code::FormParamValueInvalid, message).param(name),
         DenialKind::Unreachable => Problem::new(Code::AuthorityUnavailable, message).retry_after(5),

@@ -4,6 +4,7 @@ pub mod actor_tokens;
 pub mod audit;
 pub mod caller;
 pub mod edge;
+pub mod ending;
 pub mod fields;
 pub mod forward_auth;
 pub mod oauth;
@@ -11,6 +12,7 @@ pub mod policy;
 pub mod problem;
 pub mod public;
 pub mod query;
+pub mod revocations;
 
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
@@ -69,7 +71,13 @@ endpoints! {
     Private POST "/v1/actor_tokens" => actor_tokens::mint;
     Private GET "/v1/actor_tokens" => actor_tokens::list;
     Private POST "/v1/actor_tokens/verify" => actor_tokens::verify;
+    Private POST "/v1/actor_tokens/stop" => ending::stop;
     Private GET "/v1/actor_tokens/{id}" => actor_tokens::read;
+    Private POST "/v1/actor_tokens/{id}/revoke" => ending::revoke;
+    Private POST "/v1/revocations" => revocations::revoke;
+    Public GET "/v1/revocations" => revocations::snapshot;
+    Public GET "/v1/revocations/stream" => revocations::stream;
+    Public GET "/v1/revocations/jwks" => revocations::jwks;
     Private POST "/v1/policy/explain" => policy::explain;
     Private GET "/v1/audit/entries" => audit::entries;
     Public GET "/v1/audit/log/checkpoint" => audit::checkpoint;
@@ -78,6 +86,7 @@ endpoints! {
     Private ANY "/v1/forward_auth/{tail:.*}" => forward_auth::forward_auth;
     Private POST "/oauth/token" => oauth::token;
     Private POST "/oauth/introspect" => oauth::introspect;
+    Private POST "/oauth/revoke" => oauth::revoke;
     Public GET "/.well-known/oauth-authorization-server" => oauth::metadata;
     Public GET "/.well-known/openid-configuration" => oauth::metadata;
     Public GET "/.well-known/jwks.json" => public::jwks;

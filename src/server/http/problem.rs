@@ -58,6 +58,8 @@ codes! {
     AuthorizationHeaderFormatInvalid = "authorization_header_format_invalid", UNAUTHORIZED, "The Authorization header cannot be read";
     /// No such client secret, or its client is disabled.
     ClientSecretInvalid = "client_secret_invalid", UNAUTHORIZED, "The client secret is not valid";
+    /// Not an actor token of ours, or one that has expired.
+    ActorTokenInvalid = "actor_token_invalid", UNAUTHORIZED, "The actor token is not valid";
     /// A rule refuses it.
     PolicyDenied = "policy_denied", FORBIDDEN, "The policy refuses it";
     /// A rule could not be evaluated, which is a refusal.
@@ -252,7 +254,7 @@ impl Problem {
         let error = match self.code {
             Code::AuthorizationHeaderMissing => "",
             Code::AuthorizationHeaderFormatInvalid => r#", error="invalid_request""#,
-            Code::ClientSecretInvalid => r#", error="invalid_token""#,
+            Code::ClientSecretInvalid | Code::ActorTokenInvalid => r#", error="invalid_token""#,
             Code::ScopeMissing => r#", error="insufficient_scope""#,
             _ => return None,
         };

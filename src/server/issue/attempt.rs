@@ -97,6 +97,11 @@ pub enum DenialKind {
     Policy(Refusal),
     /// Somebody who has to be asked cannot be reached.
     Unreachable,
+    /// Too many attempts; not recorded, only counted.
+    RateLimited {
+        /// When to try again, seconds.
+        retry_after_seconds: u32,
+    },
     /// Something changed between the decision and the record.
     Condition,
 }
@@ -175,6 +180,16 @@ impl Denial {
             _ => "What this rests on changed a moment ago. Ask again.",
         };
         Self { rule: rule.into(), message: message.into(), kind: DenialKind::Condition }
+    }
+
+    /// Too many attempts by `whom`.
+    pub fn rate_limited(whom: &str, wait: std::time::Duration) -> Self {
+        let retry_after_seconds = u32::try_from(wait.as_secs()).unwrap_or(60).saturating_add(1);
+        Self {
+            rule: "rate_limited".into(),
+            message: format!("Too many attempts by {whom}. Wait, then try again."),
+            kind: DenialKind::RateLimited { retry_after_seconds },
+        }
     }
 
     /// Refused by a rule outside the policy's text that the policy called in.

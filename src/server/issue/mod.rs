@@ -16,13 +16,15 @@ use crate::server::checker::Checker;
 use crate::server::clients::{Client, ClientScope, Profile};
 use crate::server::directory::{Cached, Directory};
 use crate::server::keyring::{Keyring, KeyringError};
+use crate::server::limits::MintLimits;
 use crate::server::log::{
-    Condition, Decision, Effect, Event, EventType, GrantRow, Log, LogError, Personal, Record, ReleasedToken,
-    UnreleasedToken,
+    Beginning, Condition, Decision, Effect, Event, EventType, GrantRow, Log, LogError, Personal, Record,
+    ReleasedToken, UnreleasedToken,
 };
 use crate::server::policy::{
-    Action, ActorFacts, ClientFacts, Limits, Person, PolicyStore, Question, TargetFacts, Verdict,
+    Action, ActorFacts, ClientFacts, Limits, Person, Policy, PolicyStore, Question, TargetFacts, Verdict,
 };
+use crate::server::revoke::PeopleTags;
 use crate::server::ticket::TicketSystem;
 use crate::token::signer::SignError;
 use crate::token::{
@@ -86,8 +88,12 @@ pub struct IssueDesk {
     pub log: Log,
     /// What verifies our own tokens.
     pub checker: Arc<Checker>,
+    /// What stands for people in tables.
+    pub people: Arc<PeopleTags>,
     /// Who knows tickets.
     pub tickets: Option<TicketSystem>,
+    /// How often somebody may try.
+    pub limits: MintLimits,
 }
 
 /// Whether somebody outside may be asked.
@@ -121,6 +127,14 @@ struct Mold {
     azp: Option<String>,
 }
 
+/// When, by which rules, and how far one may look: the same for a whole attempt, whatever changes meanwhile.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    now: DateTime<Utc>,
+    look: Look,
+    policy: &'a Policy,
+}
+
 /// A decision in favour: who acts, for whom, within which limits.
 struct Decided {
     act: Act,
@@ -139,6 +153,8 @@ impl IssueDesk {
         let mut event = first_event(caller, &ask);
         match self.decide(caller, &ask, now, &mut event).await {
             Ok(decided) => self.sign_and_release(caller, decided, event, now).await,
+            // Over the rate limit nothing is evaluated, and nothing recorded but in sums (contract.md §3).
+            Err(denial) if matches!(denial.kind, DenialKind::RateLimited { .. }) => Ok(Err(denial)),
             Err(denial) => {
                 self.log.deny(event, &denial.rule).await?;
                 Ok(Err(denial))
@@ -157,9 +173,15 @@ impl IssueDesk {
         if !caller.client.may(ClientScope::Issue) {
             return Err(Denial::scope(ClientScope::Issue));
         }
+        if let Some(wait) = self.limits.client(&caller.client.id) {
+            return Err(Denial::rate_limited("this client", wait));
+        }
         let target = self.target(caller, &ask.subject, now)?;
         event.personal.subject = Some(target.id.clone());
         let mut actor = self.who(caller, ask, now, Look::Up).await?;
+        if let Some(wait) = self.limits.actor(&actor.act) {
+            return Err(Denial::rate_limited("this actor", wait));
+        }
         if let Some(may_act) = &target.may_act
             && !subject::may_act_allows(may_act, &actor.act, caller.client.id.as_str())
         {
@@ -171,8 +193,9 @@ impl IssueDesk {
         }
         event.personal.actor = Some(actor.act.clone());
         event.assurance = Some(actor.assurance);
-        let question = self.question(caller, ask, &target, actor, now, Look::Up).await?;
         let policy = self.policy.current();
+        let terms = Terms { now, look: Look::Up, policy: &policy };
+        let question = self.question(caller, ask, &target, actor, terms).await?;
         event.policy = Some(policy.version().to_owned());
         if event.personal.reason.is_none() {
             event.personal.reason = policy.default_reason(&question.client).map(str::to_owned);
@@ -221,8 +244,7 @@ impl IssueDesk {
         ask: &Ask,
         target: &Target,
         actor: ActorFacts,
-        now: DateTime<Utc>,
-        look: Look,
+        terms: Terms<'_>,
     ) -> Result<Question, Denial> {
         let client = caller.client;
         let audience = match (&target.parent, &ask.audience) {
@@ -242,7 +264,7 @@ impl IssueDesk {
         Ok(Question {
             action: if target.parent.is_some() { Action::Delegate } else { Action::Impersonate },
             issuer: actor.act.iss.clone(),
-            target: TargetFacts { id: target.id.clone(), person: self.person(&target.id, look).await? },
+            target: TargetFacts { id: target.id.clone(), person: self.person(&target.id, terms.look).await? },
             client: ClientFacts {
                 id: client.id.clone(),
                 name: client.name.clone(),
@@ -255,19 +277,19 @@ impl IssueDesk {
             scope,
             audience,
             by_code: false,
-            now,
+            now: terms.now,
             address: caller.address,
-            targets_last_hour: self.targets_last_hour(&actor.act, now).await?,
+            targets_last_hour: self.targets_last_hour(&actor.act, terms).await?,
             actor,
         })
     }
 
     /// Counted in the log, and only when the policy looks at it.
-    async fn targets_last_hour(&self, actor: &Act, now: DateTime<Utc>) -> Result<u32, Denial> {
-        if !self.policy.current().counts_targets() {
+    async fn targets_last_hour(&self, actor: &Act, terms: Terms<'_>) -> Result<u32, Denial> {
+        if !terms.policy.counts_targets() {
             return Ok(0);
         }
-        let since = now - TimeDelta::hours(1);
+        let since = terms.now - TimeDelta::hours(1);
         self.log.targets_since(actor, since).await.map_err(|_| Denial::unreachable("the log"))
     }
 
@@ -330,10 +352,10 @@ impl IssueDesk {
     pub async fn explain(&self, caller: &Caller<'_>, ask: Ask) -> Result<Explained, LogError> {
         let now = self.clock.now();
         let mut event = Event { typ: EventType::Explain, decision: None, ..first_event(caller, &ask) };
-        let explained = match self.explain_question(caller, &ask, now).await {
+        let policy = self.policy.current();
+        let explained = match self.explain_question(caller, &ask, now, &policy).await {
             Err(denial) => Explained::Refused(denial),
             Ok(question) => {
-                let policy = self.policy.current();
                 event.policy = Some(policy.version().to_owned());
                 Explained::Answer { verdict: policy.decide(&question), unknown: self.not_asked(&question) }
             }
@@ -353,6 +375,7 @@ impl IssueDesk {
         caller: &Caller<'_>,
         ask: &Ask,
         now: DateTime<Utc>,
+        policy: &Policy,
     ) -> Result<Question, Denial> {
         if !caller.client.may(ClientScope::Issue) {
             return Err(Denial::scope(ClientScope::Issue));
@@ -362,7 +385,7 @@ impl IssueDesk {
         if let Some(parent) = &target.parent {
             actor.act.act = Some(Box::new(parent.act.clone()));
         }
-        self.question(caller, ask, &target, actor, now, Look::AtWhatIsKnown).await
+        self.question(caller, ask, &target, actor, Terms { now, look: Look::AtWhatIsKnown, policy }).await
     }
 
     /// Of whom nothing is known because nobody was asked.
@@ -444,15 +467,26 @@ impl IssueDesk {
             created_at: now,
             parent: parent.clone(),
         };
-        let mut conditions = vec![Condition::ClientActive(claims.client_id.clone())];
+        let people = self.people.of_grant(&claims.client_id, &claims.act, &claims.sub);
+        let (client, kid, iat) = (claims.client_id.clone(), Some(grant.kid.clone()), claims.iat);
+        let mut conditions = vec![
+            Condition::ClientActive(claims.client_id.clone()),
+            Condition::NotHeld(Box::new(Beginning { client, kid, iat, people })),
+        ];
         conditions.extend(parent.map(Condition::GrantLive));
         conditions.extend(limits.max_targets_per_hour.map(|max| Condition::TargetsBelow {
             actor: claims.act.clone(),
             subject: claims.sub.clone(),
             max,
         }));
+        let mut effects = Vec::with_capacity(2);
+        let earlier = self.people.earlier(&claims.act);
+        if !earlier.is_empty() {
+            effects.push(Effect::InsertChain { grant: grant.id.clone(), exp: grant.exp, people: earlier });
+        }
+        effects.push(Effect::InsertGrant(grant));
         let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
-        let released = self.log.release(token, event, conditions, vec![Effect::InsertGrant(grant)]).await?;
+        let released = self.log.release(token, event, conditions, effects).await?;
         Ok(match released {
             Ok(token) => Ok(Minted { token, created_at: now }),
             Err(recorded) => Err(Denial::condition(recorded.rule())),

@@ -2,6 +2,7 @@
 //!
 //! No timer: a lone record is committed at once, and while a commit runs the next batch gathers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,16 +11,19 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::body::{BodyError, ClockFlag, Encoded, encode};
+use super::changes;
 use super::checkpoint::CheckpointSigner;
 use super::clock_guard::{ClockGuard, Verdict, micros};
 use super::conditions;
-use super::head::{Head, position};
+use super::head::{Head, locate, position};
 use super::proof;
 use super::record::{Condition, Decision, Effect, Event, EventType, GrantRow, Record};
 use super::space::Space;
+use super::standing;
 use super::tree::BatchNodes;
 use super::{Fatal, LogError, LogOptions, Recorded, Stats};
 use crate::server::store::append::{Batch, EntryRow, StoredGrant, StoredHead, StoredPrivate, Tx, Writer};
+use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError};
 use crate::token::{Clock, Entropy};
 
@@ -34,6 +38,8 @@ pub(super) const IAT_TOLERANCE_US: i64 = 30_000_000;
 #[derive(Debug)]
 pub(super) struct Queued {
     pub record: Record,
+    /// What the record takes out of the log, as the owner.
+    pub surgery: Option<Surgery>,
     pub answer: oneshot::Sender<Result<Recorded, LogError>>,
 }
 
@@ -91,6 +97,8 @@ pub(super) struct Batcher {
     pub published: watch::Sender<Published>,
     pub fatal: watch::Sender<Option<Fatal>>,
     pub closing: watch::Receiver<bool>,
+    /// Whether the first append opens the signer's epoch after an older one.
+    pub begins_epoch: bool,
     pub counters: Arc<Counters>,
 }
 
@@ -146,9 +154,18 @@ impl Batcher {
 
     /// Records one batch and answers everyone in it. A waiter that has gone away is no error.
     async fn serve(&mut self, waiting: &mut Vec<Queued>) -> Result<(), Failure> {
-        let (records, answers): (Vec<Record>, Vec<_>) =
-            waiting.drain(..).map(|queued| (queued.record, queued.answer)).unzip();
-        let appended = match tokio::time::timeout(APPEND_TIMEOUT, self.append(&records)).await {
+        // all of them run at once, so any order is right; revocations come last and find the batch's grants
+        waiting.sort_by_key(|queued| queued.record.revokes());
+        let mut surgeries = Vec::new();
+        let mut records = Vec::with_capacity(waiting.len());
+        let mut answers = Vec::with_capacity(waiting.len());
+        for queued in waiting.drain(..) {
+            surgeries.extend(queued.surgery);
+            records.push(queued.record);
+            answers.push(queued.answer);
+        }
+        let append = self.append(&records, &surgeries);
+        let appended = match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(appended) => appended,
             Err(_) => Err(Failure::Store(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut)))),
         };
@@ -188,12 +205,20 @@ impl Batcher {
         }
     }
 
-    async fn append(&mut self, records: &[Record]) -> Result<Vec<Result<Recorded, LogError>>, Failure> {
+    async fn append(
+        &mut self,
+        records: &[Record],
+        surgeries: &[Surgery],
+    ) -> Result<Vec<Result<Recorded, LogError>>, Failure> {
         let room = self.space.has_room(&self.db, &*self.clock).await;
         let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
         let mut tx = self.writer.begin().await?;
         let (stored, database_us) = tx.last_head().await?;
         let head = match stored {
+            // the old epoch's head may be the very thing that is damaged: it is not read
+            Some(stored) if self.begins_epoch && locate(stored.size - 1).0 + 1 == self.signer.epoch() => {
+                Head::empty(self.signer.epoch())
+            }
             Some(stored) => Head::read(&stored)?,
             None => Head::empty(self.signer.epoch()),
         };
@@ -202,10 +227,13 @@ impl Batcher {
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
         let failed = conditions::failed(&mut tx, records, t_us, hour_ago, head.end()).await?;
+        let rulings = standing::judge(&mut tx, records, t_us).await?;
         let planned: Vec<Planned<'_>> = records
             .iter()
-            .zip(failed)
-            .map(|(record, failed)| plan(record, failed, verdict, room, &*self.entropy))
+            .zip(failed.into_iter().zip(rulings))
+            .map(|(record, (failed, ruling))| {
+                plan(record, ruling.after(failed)?, verdict, room, &*self.entropy)
+            })
             .collect();
 
         let mut frontier = head.frontier.clone();
@@ -220,15 +248,21 @@ impl Batcher {
         if frontier.size() == head.size() {
             return Ok(planned.into_iter().map(|plan| Err(refusal(plan))).collect());
         }
+        for surgery in surgeries {
+            tx.operate(surgery).await?;
+        }
         let made = Head { epoch: head.epoch, root: frontier.root(), frontier, t_us: Some(t_us) };
         let batch = rows(&planned, &head, &made, subtrees, &self.options.replica);
         tx.insert(&batch).await?;
+        let effects = (head.end()..).zip(planned.iter().flatten().map(|(_, effects, _)| *effects));
+        let matched = tx.change(&changes::of(effects, t_us), t_us).await?;
         tx.commit().await?;
 
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(made.size() - head.size(), Ordering::Relaxed);
         let checkpoint = self.signer.sign(made.size(), made.root);
-        let outcomes = answers(planned, &head, &made, &nodes, &checkpoint);
+        let outcomes = answers(planned, &head, &made, &matched, &nodes, &checkpoint);
+        self.begins_epoch = false;
         self.floor = made.clone();
         self.published.send_replace(Published { head: made, checkpoint: checkpoint.into() });
         Ok(outcomes)
@@ -248,7 +282,11 @@ impl Batcher {
 }
 
 fn heartbeat() -> Queued {
-    Queued { record: Record::of(Event::new(EventType::Heartbeat)), answer: oneshot::channel().0 }
+    Queued {
+        record: Record::of(Event::new(EventType::Heartbeat)),
+        surgery: None,
+        answer: oneshot::channel().0,
+    }
 }
 
 /// The floor guard: what this process saw committed must still be there (invariants 9 and 10).
@@ -295,7 +333,8 @@ fn plan<'r>(
             (&denied, [].as_slice())
         }
     };
-    let released = event.typ == EventType::Issue && event.decision == Some(Decision::Granted);
+    let released = matches!(event.typ, EventType::Issue | EventType::Redeem)
+        && event.decision == Some(Decision::Granted);
     let iat_us = event.iat.filter(|_| released && event.signed_sha256.is_some()).map(micros);
     if iat_us.is_some_and(|iat| iat.abs_diff(t_us) > IAT_TOLERANCE_US.unsigned_abs()) {
         return Err(LogError::ClockJumped);
@@ -323,8 +362,8 @@ fn rows<'b>(
     let mut grants = Vec::new();
     for (idx, (encoded, effects, _)) in (head.end()..).zip(planned.iter().flatten()) {
         for effect in *effects {
-            match effect {
-                Effect::InsertGrant(grant) => grants.push(stored_grant(idx, grant)),
+            if let Effect::InsertGrant(grant) = effect {
+                grants.push(stored_grant(idx, grant));
             }
         }
         entries.push(entry_row(idx, encoded));
@@ -389,6 +428,7 @@ fn answers(
     planned: Vec<Planned<'_>>,
     head: &Head,
     made: &Head,
+    matched: &HashMap<i64, u64>,
     nodes: &BatchNodes,
     checkpoint: &str,
 ) -> Vec<Result<Recorded, LogError>> {
@@ -401,7 +441,8 @@ fn answers(
             let index = next;
             next += 1;
             let proof = proof::format(index, &nodes.inclusion(index), checkpoint);
-            Ok(Recorded { index, epoch: made.epoch, time, proof, failed })
+            let matched = matched.get(&position(made.epoch, index)).copied().unwrap_or(0);
+            Ok(Recorded { index, epoch: made.epoch, time, proof, failed, matched })
         })
         .collect()
 }

@@ -77,6 +77,8 @@ pub(super) async fn failed(
                 let others = seen.map_or(0, |seen| seen.iter().filter(|s| *s != subject.as_str()).count());
                 others < usize::try_from(*max).unwrap_or(usize::MAX)
             }
+            // `standing` rules on these
+            Condition::NotHeld(_) | Condition::CodeUnused(_) | Condition::KeyFree(_) => true,
         };
         let failed = record.conditions.iter().find(|condition| !holds(condition)).cloned();
         let event = &record.event;

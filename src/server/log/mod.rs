@@ -5,9 +5,13 @@
 
 mod batcher;
 pub mod body;
+mod changes;
 pub mod checkpoint;
 mod clock_guard;
 mod conditions;
+pub mod epoch;
+pub mod erase;
+
 pub mod head;
 pub mod note;
 pub mod proof;
@@ -15,6 +19,9 @@ pub mod read;
 pub mod record;
 pub mod release;
 mod space;
+mod standing;
+pub mod stopping;
+pub mod tile_path;
 pub mod tree;
 pub mod verify;
 
@@ -32,8 +39,10 @@ pub use read::{
 };
 pub use record::{Condition, Decision, Effect, Event, EventType, GrantRow, Personal, Record};
 pub use release::{RecordedDenial, ReleasedToken, UnreleasedToken};
+pub use stopping::{Beginning, CodeRow, Hold, KeyRow, RedeemRow, Revoke, Selector, Tag};
 
 use crate::server::store::append::Writer;
+use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError};
 use crate::token::{Clock, Entropy};
 use batcher::{Batcher, Counters, Published, Queued};
@@ -99,6 +108,13 @@ pub enum LogError {
     /// The log was closed.
     #[error("the issuance log is closed")]
     Closed,
+    /// A cut-off covers the second the token was signed for, or its key: sign anew after `after`. Nothing
+    /// was recorded, and nothing may be answered before another attempt was.
+    #[error("a cut-off covers this second")]
+    NotYet {
+        /// The last second, or moment, that is covered.
+        after: DateTime<Utc>,
+    },
 }
 
 impl LogError {
@@ -106,7 +122,7 @@ impl LogError {
     #[must_use]
     pub const fn retry_after_seconds(&self) -> u32 {
         match self {
-            Self::Overloaded | Self::Unavailable(_) => 1,
+            Self::Overloaded | Self::Unavailable(_) | Self::NotYet { .. } => 1,
             Self::ClockBehind | Self::ClockJumped | Self::Closed | Self::Stopped(_) => 10,
             Self::Full | Self::Unrecordable(_) => 60,
         }
@@ -162,6 +178,8 @@ pub struct Recorded {
     pub proof: String,
     /// The condition that did not hold: then the entry is a denial, and no effect took place.
     pub failed: Option<Condition>,
+    /// How many grants a revocation ended.
+    pub matched: u64,
 }
 
 /// How much the log has done since it was opened.
@@ -245,6 +263,18 @@ impl Log {
         if let Some(finding) = verify::tail(&db, &head, verify::STARTUP_ENTRIES).await? {
             return Err(OpenError::Damaged(finding));
         }
+        Ok(Self::start(db, signer, clock, entropy, options, head, false))
+    }
+
+    fn start(
+        db: Db,
+        signer: CheckpointSigner,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        options: LogOptions,
+        head: Head,
+        begins_epoch: bool,
+    ) -> Self {
         let signer = Arc::new(signer);
         let checkpoint = signer.sign(head.size(), head.root).into();
         let (published, published_rx) = watch::channel(Published { head: head.clone(), checkpoint });
@@ -267,9 +297,10 @@ impl Log {
             fatal,
             closing: closing_rx,
             counters: Arc::clone(&counters),
+            begins_epoch,
         };
         let task = Mutex::new(Some(tokio::spawn(batcher.run())));
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             db,
             signer,
             queue,
@@ -278,7 +309,7 @@ impl Log {
             closing,
             counters,
             task,
-        })))
+        }))
     }
 
     /// Records one attempt and returns once it is durable. Dropping the future is harmless: the attempt may
@@ -287,8 +318,18 @@ impl Log {
     /// # Errors
     /// Nothing may be answered but 503: the record is not known to be durable.
     pub async fn record(&self, record: Record) -> Result<Recorded, LogError> {
+        self.enqueue(record, None).await
+    }
+
+    /// Records that something is taken out of the log, and takes it out, in one transaction. Works only as
+    /// the database's owner.
+    async fn operate(&self, record: Record, surgery: Surgery) -> Result<Recorded, LogError> {
+        self.enqueue(record, Some(surgery)).await
+    }
+
+    async fn enqueue(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
         let (answer, answered) = oneshot::channel();
-        self.0.queue.try_send(Queued { record, answer }).map_err(|error| match error {
+        self.0.queue.try_send(Queued { record, surgery, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LogError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 
+use super::stopping::{Beginning, CodeRow, KeyRow, RedeemRow, Revoke, Tag};
 use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Jti, Kid, RequestId, Scope, Sub};
 
 /// What kind of thing happened (`typ` of an entry).
@@ -210,6 +211,13 @@ pub enum Condition {
         /// The most different targets.
         max: u32,
     },
+    /// Nobody and nothing that the token names is on hold. Should a cut-off cover its `iat`, the record is
+    /// not made at all: [`super::LogError::NotYet`] says when to sign anew.
+    NotHeld(Box<Beginning>),
+    /// The handoff code of this grant has not been used and has not expired.
+    CodeUnused(GrantId),
+    /// Nothing was answered under this idempotency key.
+    KeyFree(Tag),
 }
 
 impl Condition {
@@ -220,6 +228,9 @@ impl Condition {
             Self::ClientActive(_) => "client_disabled",
             Self::GrantLive(_) => "grant_ended",
             Self::TargetsBelow { .. } => "targets_per_hour",
+            Self::NotHeld(_) => "on_hold",
+            Self::CodeUnused(_) => "code_used",
+            Self::KeyFree(_) => "idempotency_in_flight",
         }
     }
 }
@@ -229,6 +240,23 @@ impl Condition {
 pub enum Effect {
     /// A grant comes into being.
     InsertGrant(GrantRow),
+    /// Earlier actors of a grant's chain, so that a revocation finds them.
+    InsertChain {
+        /// The grant.
+        grant: GrantId,
+        /// When it ends.
+        exp: DateTime<Utc>,
+        /// The earlier actors.
+        people: Vec<Tag>,
+    },
+    /// A handoff code comes into being.
+    InsertCode(CodeRow),
+    /// A request is answered under an idempotency key.
+    InsertKey(KeyRow),
+    /// A handoff code is used, and the grant is as its token says.
+    Redeem(RedeemRow),
+    /// Grants end before their time.
+    Revoke(Revoke),
 }
 
 /// A grant as stored: no personal data; ids of people stand in the entry's disclosures.
@@ -276,6 +304,12 @@ impl Record {
     #[must_use]
     pub const fn of(event: Event) -> Self {
         Self { event, conditions: Vec::new(), effects: Vec::new(), may_use_reserve: false }
+    }
+
+    /// Whether it ends grants: such records come last in their batch, so that they find every grant of it.
+    #[must_use]
+    pub fn revokes(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Revoke(_)))
     }
 
     /// The same record, let into the reserve of free space and past a wrong clock: for revocation, stop, key

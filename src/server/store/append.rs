@@ -75,7 +75,7 @@ pub struct EntryRow {
 }
 
 /// A row of `audit_private` without its position.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StoredPrivate {
     /// JSON array of disclosures.
     pub disclosures: String,
@@ -150,6 +150,7 @@ macro_rules! on_tx {
         }
     };
 }
+pub(super) use on_tx;
 
 impl Writer {
     /// A writer on `db`.
@@ -309,11 +310,50 @@ impl Tx<'_> {
         })?)
     }
 
+    /// Inserts rows of personal data.
+    pub(super) async fn insert_private(&mut self, rows: &[(i64, &StoredPrivate)]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Sqlite(tx) => {
+                let rows: Vec<_> = rows
+                    .iter()
+                    .map(|(idx, p)| (idx, &p.disclosures, &p.actor, &p.actor_iss, &p.subject, &p.ticket))
+                    .collect();
+                sqlx::query(
+                    "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket) \
+                     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 \
+                     FROM json_each($1)",
+                )
+                .bind(json(&rows))
+                .execute(&mut **tx)
+                .await?;
+            }
+            Self::Postgres(tx) => {
+                sqlx::query(
+                    "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket) \
+                     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], \
+                     $6::text[])",
+                )
+                .bind(rows.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
+                .execute(&mut **tx)
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
     const fn in_text_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "text" }
     }
 
-    const fn in_number_list(&self, parameter: u8) -> List {
+    pub(super) const fn in_number_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "bigint" }
     }
 
@@ -326,6 +366,9 @@ impl Tx<'_> {
             Self::Sqlite(tx) => insert_sqlite(&mut *tx, batch).await?,
             Self::Postgres(tx) => insert_postgres(&mut *tx, batch).await?,
         }
+        let private: Vec<(i64, &StoredPrivate)> =
+            batch.entries.iter().filter_map(|row| Some((row.idx, row.private.as_ref()?))).collect();
+        self.insert_private(&private).await?;
         for (level, n, hash) in &batch.subtrees {
             on_tx!(self, (conn) => {
                 sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
@@ -397,22 +440,6 @@ async fn insert_sqlite(conn: &mut SqliteConnection, batch: &Batch<'_>) -> Result
     .bind(json(&index))
     .execute(&mut *conn)
     .await?;
-    let private: Vec<_> = batch
-        .entries
-        .iter()
-        .filter_map(|r| r.private.as_ref().map(|p| (r.idx, p)))
-        .map(|(idx, p)| (idx, &p.disclosures, &p.actor, &p.actor_iss, &p.subject, &p.ticket))
-        .collect();
-    if !private.is_empty() {
-        sqlx::query(
-            "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 \
-             FROM json_each($1)",
-        )
-        .bind(json(&private))
-        .execute(&mut *conn)
-        .await?;
-    }
     if !batch.grants.is_empty() {
         let grants: Vec<_> = batch
             .grants
@@ -465,21 +492,6 @@ async fn insert_postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(
     .bind(rows.iter().map(|r| r.grant_id.as_deref()).collect::<Vec<_>>())
     .execute(&mut *conn)
     .await?;
-    let private: Vec<_> = rows.iter().filter_map(|r| r.private.as_ref().map(|p| (r.idx, p))).collect();
-    if !private.is_empty() {
-        sqlx::query(
-            "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket) \
-             SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])",
-        )
-        .bind(private.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
-        .bind(private.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
-        .bind(private.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
-        .bind(private.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
-        .bind(private.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
-        .bind(private.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
-        .execute(&mut *conn)
-        .await?;
-    }
     if !batch.grants.is_empty() {
         let g = &batch.grants;
         sqlx::query(

@@ -8,12 +8,20 @@ use sqlx::{AssertSqlSafe, SqlStr};
 use super::{Db, StoreError, on_db};
 
 /// Number, name, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: [(i64, &str, &str, &str); 1] = [(
-    1,
-    "ground",
-    include_str!("../../../migrations/sqlite/0001_ground.sql"),
-    include_str!("../../../migrations/postgres/0001_ground.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
+    (
+        1,
+        "ground",
+        include_str!("../../../migrations/sqlite/0001_ground.sql"),
+        include_str!("../../../migrations/postgres/0001_ground.sql"),
+    ),
+    (
+        2,
+        "stop",
+        include_str!("../../../migrations/sqlite/0002_stop.sql"),
+        include_str!("../../../migrations/postgres/0002_stop.sql"),
+    ),
+];
 
 /// The log's tables: the service role may read and insert, nothing else.
 pub(super) const LOG_TABLES: [&str; 7] = [
@@ -26,7 +34,17 @@ pub(super) const LOG_TABLES: [&str; 7] = [
     "audit_cosig",
 ];
 /// The tables the service changes as it likes.
-const OWN_TABLES: [&str; 4] = ["meta", "client", "signing_key", "actor_grant"];
+const OWN_TABLES: [&str; 9] = [
+    "meta",
+    "client",
+    "signing_key",
+    "actor_grant",
+    "grant_chain",
+    "revoked_grant",
+    "cutoff",
+    "handoff_code",
+    "idempotency",
+];
 
 /// Every migration's SQLite text, for the check that the triggers in a file are the ones written here.
 pub(super) fn sqlite_texts() -> impl Iterator<Item = &'static str> {

@@ -10,6 +10,8 @@ pub mod postgres;
 pub mod read;
 pub mod role;
 pub mod sqlite;
+pub mod stop;
+pub mod surgery;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -628,3 +628,56 @@ pub enum OrphanTable {
     /// `audit_index`
     Index,
 }
+
+/// A row of personal data, as `audit erase` looks through them.
+#[derive(Debug)]
+pub struct PrivateEntry {
+    /// Global position.
+    pub idx: i64,
+    /// When the entry was recorded, microseconds.
+    pub t_us: i64,
+    /// The row.
+    pub row: super::append::StoredPrivate,
+}
+
+/// Up to `limit` rows of personal data after `after`, ascending.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn private_rows(db: &Db, after: i64, limit: i64) -> Result<Vec<PrivateEntry>, StoreError> {
+    type Row = (i64, i64, String, Option<String>, Option<String>, Option<String>, Option<String>);
+    let rows: Vec<Row> = on_db!(
+        db,
+        read(pool) => sqlx::query_as(
+            "SELECT p.idx, e.t_us, p.disclosures, p.actor, p.actor_iss, p.subject, p.ticket \
+             FROM audit_private p JOIN audit_entry e ON e.idx = p.idx \
+             WHERE p.idx > $1 ORDER BY p.idx LIMIT $2",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+    )?;
+    Ok(rows
+        .into_iter()
+        .map(|(idx, t_us, disclosures, actor, actor_iss, subject, ticket)| PrivateEntry {
+            idx,
+            t_us,
+            row: super::append::StoredPrivate { disclosures, actor, actor_iss, subject, ticket },
+        })
+        .collect())
+}
+
+/// The newest pruned tile at or after `first`.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn last_pruned_tile(db: &Db, first: i64) -> Result<Option<i64>, StoreError> {
+    Ok(on_db!(
+        db,
+        read(pool) => sqlx::query_scalar("SELECT n FROM audit_pruned_tile WHERE n >= $1 ORDER BY n DESC LIMIT 1")
+            .bind(first)
+            .fetch_optional(pool)
+            .await
+    )?)
+}

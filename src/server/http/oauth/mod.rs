@@ -9,4 +9,4 @@ mod metadata;
 mod token;
 
 pub use metadata::metadata;
-pub use token::{introspect, token};
+pub use token::{introspect, revoke, token};

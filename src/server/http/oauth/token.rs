@@ -1,5 +1,6 @@
 //! Token exchange (RFC 8693) and introspection (RFC 7662).
 
+use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
@@ -52,7 +53,7 @@ pub async fn token(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRe
         }
         Ok(Err(denial)) => {
             app.metrics.mint("denied");
-            Err(denied(denial).recorded())
+            Err(denied(denial))
         }
         Err(error) => {
             tracing::error!(error = %chain(&error), "nothing was issued");
@@ -179,7 +180,15 @@ fn audience(form: &Form) -> Result<Option<Vec<Audience>>, OAuthError> {
 }
 
 fn denied(denial: Denial) -> OAuthError {
-    match denial.kind {
+    let error = match denial.kind {
+        // The one refusal that is counted instead of recorded.
+        DenialKind::RateLimited { retry_after_seconds } => {
+            return OAuthError {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                retry_after_seconds: Some(retry_after_seconds),
+                ..OAuthError::new("temporarily_unavailable", denial.message)
+            };
+        }
         DenialKind::Scope(_) => OAuthError::new("unauthorized_client", denial.message),
         DenialKind::Parameter("audience") | DenialKind::Audience => {
             OAuthError::invalid_target(denial.message)
@@ -190,7 +199,24 @@ fn denied(denial: Denial) -> OAuthError {
         | DenialKind::Policy(
             Refusal::Denied | Refusal::Error | Refusal::UnknownTarget | Refusal::StepUp(_),
         ) => OAuthError::invalid_request(denial.message),
-    }
+    };
+    error.recorded()
+}
+
+/// POST `/oauth/revoke`: 200 and an empty body, whatever the token was (RV-3).
+pub async fn revoke(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, OAuthError> {
+    let form = Form::parse(&request, &body)?;
+    let caller = authenticate(&app, &request, &form)?;
+    require(&caller, ClientScope::Revoke)?;
+    let token = form.need("token")?;
+    let (id, address) = (&caller.arrival.id, caller.arrival.address);
+    app.revoker.revoke_token(&caller.client, id, address, token).await.map_err(|error| {
+        tracing::error!(error = %chain(&error), "a revocation could not be recorded");
+        // RV-5: it is still valid.
+        let detail = "the revocation could not be recorded; the token is still valid";
+        OAuthError::unavailable(detail, error.retry_after_seconds())
+    })?;
+    Ok(HttpResponse::Ok().insert_header((header::PRAGMA, "no-cache")).finish())
 }
 
 fn require(caller: &Caller, permission: ClientScope) -> Result<(), OAuthError> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::entry::{Checked, Removal, check};
+use super::entry::{Checked, Removal, Removed, check};
 use super::{EpochReport, Finding, Report};
 use crate::server::log::checkpoint::Checkpoint;
 use crate::server::log::head::{Head, locate, position};
@@ -30,10 +30,13 @@ pub async fn database(
     let newest = read::newest_head(db).await?;
     let last_epoch = newest.as_ref().map_or(1, |head| locate(head.size - 1).0);
     let mut checkpoints = by_epoch(checkpoints, last_epoch, &mut report);
+    let mut passes = Vec::new();
     for epoch in 1..=last_epoch {
         let mut pass = Pass::new(db, epoch, checkpoints.remove(&epoch).unwrap_or_default());
         pass.run(&mut report, progress).await?;
+        passes.push(pass);
     }
+    explain(&passes, &mut report);
     let end = newest.map_or(0, |head| head.size);
     for idx in read::newest_positions(db, end, i64::MAX, 10).await? {
         report.add(last_epoch, Finding::Beyond(locate(idx).1));
@@ -259,37 +262,50 @@ impl<'d> Pass<'d> {
         Ok(())
     }
 
-    /// What can only be said at the end: later entries may explain what is gone.
+    /// What can only be said at the end of an epoch.
     fn finish(&mut self, report: &mut Report) {
         for checkpoint in std::mem::take(&mut self.checkpoints) {
             let size = self.frontier.size();
             report.add(self.epoch, Finding::Rollback { checkpoint: checkpoint.size, size });
         }
-        let removals = &self.removals;
-        let pruned_below = |index: u64| {
-            removals.iter().any(|removal| matches!(removal, Removal::Prune(below) if index < *below))
+        let root = self.frontier.root();
+        report.epochs.push(EpochReport { epoch: self.epoch, size: self.frontier.size(), root });
+    }
+}
+
+/// Whatever is gone must be explained by an entry, which may be a later one, or one of a later epoch.
+fn explain(passes: &[Pass<'_>], report: &mut Report) {
+    for pass in passes {
+        let removals: Vec<&Removed> = passes
+            .iter()
+            .flat_map(|by| {
+                by.removals.iter().map(move |removal| (removal.epoch.unwrap_or(by.epoch), removal))
+            })
+            .filter(|(epoch, _)| *epoch == pass.epoch)
+            .map(|(_, removal)| &removal.what)
+            .collect();
+        let pruned = |index: u64| {
+            removals.iter().any(|removal| matches!(removal, Removed::Prune(below) if index < *below))
         };
         let erased = |index: u64, name: &str| {
             removals.iter().any(|removal| match removal {
-                Removal::Erase(fields, ranges) => {
+                Removed::Erase(fields, ranges) => {
                     fields.iter().any(|field| field == name)
                         && ranges.iter().any(|(low, high)| (*low..=*high).contains(&index))
                 }
-                Removal::Prune(below) => index < *below,
+                Removed::Prune(below) => index < *below,
             })
         };
-        for (first, last) in &self.pruned {
-            if !pruned_below(*last) {
-                report.add(self.epoch, Finding::Pruned(*first, *last));
+        for (first, last) in &pass.pruned {
+            if !pruned(*last) {
+                report.add(pass.epoch, Finding::Pruned(*first, *last));
             }
         }
-        for (index, name) in &self.gone {
+        for (index, name) in &pass.gone {
             if !erased(*index, name) {
-                report.add(self.epoch, Finding::Erased(*index, name));
+                report.add(pass.epoch, Finding::Erased(*index, name));
             }
         }
-        let root = self.frontier.root();
-        report.epochs.push(EpochReport { epoch: self.epoch, size: self.frontier.size(), root });
     }
 }
 

@@ -53,9 +53,16 @@ struct Body<'b> {
     v: u8,
 }
 
-/// What an entry says was taken out of the log on purpose.
+/// What an entry says was taken out of the log on purpose, and of which epoch (`None`: its own).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Removal {
+pub(super) struct Removal {
+    pub epoch: Option<u32>,
+    pub what: Removed,
+}
+
+/// See [`Removal`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Removed {
     /// Disclosures of these names are gone from these indexes (ranges, ends included).
     Erase(Vec<String>, Vec<(u64, u64)>),
     /// Everything below this index is gone but for its hashes.
@@ -170,16 +177,18 @@ fn row_matches(stored: &StoredPrivate, bound: &mut [(&'static str, Option<&str>)
 
 fn removal(body: &Body<'_>) -> Option<Removal> {
     let detail = body.detail.as_ref()?;
-    match &*body.typ {
+    let what = match &*body.typ {
         "erase" => {
             let fields = detail.get("fields")?.as_array()?;
             let fields = fields.iter().filter_map(|field| Some(field.as_str()?.to_owned())).collect();
             let ranges = detail.get("indexes")?.as_array()?;
             let ranges =
                 ranges.iter().filter_map(|range| Some((range.get(0)?.as_u64()?, range.get(1)?.as_u64()?)));
-            Some(Removal::Erase(fields, ranges.collect()))
+            Removed::Erase(fields, ranges.collect())
         }
-        "prune" => Some(Removal::Prune(detail.get("below")?.as_u64()?)),
-        _ => None,
-    }
+        "prune" => Removed::Prune(detail.get("below")?.as_u64()?),
+        _ => return None,
+    };
+    let epoch = detail.get("epoch").and_then(Value::as_u64).and_then(|epoch| u32::try_from(epoch).ok());
+    Some(Removal { epoch, what })
 }

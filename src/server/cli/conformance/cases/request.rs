@@ -87,7 +87,7 @@ fn elsewhere(subject: &Subject, good: &str, sheet: &mut Sheet) {
         let request = Request { query: Some((name, good.to_owned())), ..Request::default() };
         let why = format!("the token in the query (`{name}`): queries are logged");
         sheet.request(
-            Expect::Refuse,
+            Expect::RefuseOrForbid,
             Level::Must,
             &format!("query-{}", name.replace('_', "-")),
             &why,

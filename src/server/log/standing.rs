@@ -1,0 +1,208 @@
+//! Whether what a batch's records name is revoked, held, used up or taken, asked under the log's lock.
+//!
+//! This is what makes a stop a stop: whoever records after a revocation sees it, whatever his clock says or
+//! his memory holds (audit-log.md §3). A few statements, whatever the batch's size.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use chrono::DateTime;
+
+use super::LogError;
+use super::record::{Condition, Effect, Record};
+use super::stopping::{Beginning, Selector, Tag};
+use crate::server::store::StoreError;
+use crate::server::store::append::Tx;
+use crate::server::store::stop::{CutOff, CutOffKind, LiveGrant};
+
+/// What becomes of a record as far as revocations go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// It stands.
+    Stands,
+    /// It becomes a denial.
+    Denied(Condition),
+    /// It is not made: a cut-off covers everything issued up to this second.
+    NotYet(i64),
+}
+
+impl Ruling {
+    /// The condition that fails a record, `failed` before this ruling's.
+    ///
+    /// # Errors
+    /// [`LogError::NotYet`] for one that must not be made.
+    pub(super) fn after(self, failed: Option<Condition>) -> Result<Option<Condition>, LogError> {
+        match (failed, self) {
+            (Some(failed), _) | (None, Self::Denied(failed)) => Ok(Some(failed)),
+            (None, Self::Stands) => Ok(None),
+            (None, Self::NotYet(second)) => {
+                Err(LogError::NotYet { after: DateTime::from_timestamp(second, 0).unwrap_or_default() })
+            }
+        }
+    }
+}
+
+/// What the database says of everything that a batch's conditions name.
+#[derive(Default)]
+struct Facts {
+    t_us: i64,
+    cut_offs: HashMap<(CutOffKind, String), CutOff>,
+    grants: HashMap<String, LiveGrant>,
+    open_codes: HashSet<String>,
+    taken_keys: HashSet<String>,
+}
+
+/// Rules on every record of a batch that would be recorded at `t_us`, in their order, so that of several
+/// uses of one code or key the first wins.
+pub(super) async fn judge(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Vec<Ruling>, StoreError> {
+    let mut facts = gather(tx, records, t_us).await?;
+    Ok(records
+        .iter()
+        .map(|record| {
+            let ruling = facts.rule(record);
+            if ruling == Ruling::Stands {
+                facts.take(record);
+            }
+            ruling
+        })
+        .collect())
+}
+
+async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts, StoreError> {
+    let mut facts = Facts { t_us, ..Facts::default() };
+    let mut targets: BTreeSet<(CutOffKind, &str)> = BTreeSet::new();
+    let (mut grants, mut codes, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for condition in records.iter().flat_map(|record| &record.conditions) {
+        match condition {
+            Condition::GrantLive(grant) => {
+                grants.insert(grant.as_str());
+            }
+            Condition::NotHeld(beginning) => targets.extend(named(beginning)),
+            Condition::CodeUnused(grant) => {
+                codes.insert(grant.as_str());
+            }
+            Condition::KeyFree(Tag(tag)) => {
+                keys.insert(&**tag);
+            }
+            Condition::ClientActive(_) | Condition::TargetsBelow { .. } => {}
+        }
+    }
+    if !grants.is_empty() {
+        for grant in tx.grants_not_over(&list(grants), t_us).await? {
+            facts.grants.insert(grant.id.clone(), grant);
+        }
+        // a grant is over, too, when a cut-off covers it that nobody has written into its row yet
+        targets.extend(facts.grants.values().flat_map(|grant| {
+            [(CutOffKind::All, ""), (CutOffKind::Client, &*grant.client), (CutOffKind::Kid, &*grant.kid)]
+        }));
+    }
+    if !targets.is_empty() {
+        let texts: BTreeSet<&str> = targets.iter().map(|(_, target)| *target).collect();
+        let found = tx.cut_offs(&list(texts)).await?;
+        drop(targets);
+        facts.cut_offs = found.into_iter().map(|c| ((c.kind, c.target.clone()), c)).collect();
+    }
+    if !codes.is_empty() {
+        facts.open_codes.extend(tx.open_codes(&list(codes), t_us).await?);
+    }
+    if !keys.is_empty() {
+        facts.taken_keys.extend(tx.taken_keys(&list(keys), t_us).await?);
+    }
+    Ok(facts)
+}
+
+fn list(set: BTreeSet<&str>) -> Vec<&str> {
+    set.into_iter().collect()
+}
+
+/// Under which names a cut-off or hold could meet a token.
+fn named(beginning: &Beginning) -> impl Iterator<Item = (CutOffKind, &str)> {
+    let people = beginning.people.iter().map(|Tag(tag)| (CutOffKind::Person, &**tag));
+    let kid = beginning.kid.iter().map(|kid| (CutOffKind::Kid, kid.as_str()));
+    [(CutOffKind::All, ""), (CutOffKind::Client, beginning.client.as_str())]
+        .into_iter()
+        .chain(kid)
+        .chain(people)
+}
+
+impl Facts {
+    fn rule(&self, record: &Record) -> Ruling {
+        let mut not_yet = None;
+        for condition in &record.conditions {
+            let holds = match condition {
+                Condition::GrantLive(grant) => self.is_live(grant.as_str()),
+                Condition::NotHeld(beginning) => {
+                    not_yet = not_yet.max(self.covered(beginning));
+                    !self.held(beginning)
+                }
+                Condition::CodeUnused(grant) => self.open_codes.contains(grant.as_str()),
+                Condition::KeyFree(Tag(tag)) => !self.taken_keys.contains(&**tag),
+                Condition::ClientActive(_) | Condition::TargetsBelow { .. } => true,
+            };
+            if !holds {
+                return Ruling::Denied(condition.clone());
+            }
+        }
+        // a denial is final and recorded; only what would be granted waits for the next second
+        not_yet.map_or(Ruling::Stands, Ruling::NotYet)
+    }
+
+    fn cut_off(&self, kind: CutOffKind, target: &str) -> Option<&CutOff> {
+        // targets are few: a look-up that allocates is cheaper than a map of maps
+        if self.cut_offs.is_empty() { None } else { self.cut_offs.get(&(kind, target.to_owned())) }
+    }
+
+    fn is_live(&self, grant: &str) -> bool {
+        let Some(row) = self.grants.get(grant) else { return false };
+        let issued = row.iat_us.div_euclid(1_000_000);
+        let covers = |kind, target: &str| {
+            self.cut_off(kind, target).and_then(|c| c.until_iat).is_some_and(|until| issued <= until)
+        };
+        !(covers(CutOffKind::All, "")
+            || covers(CutOffKind::Client, &row.client)
+            || self.cut_off(CutOffKind::Kid, &row.kid).is_some())
+    }
+
+    fn held(&self, beginning: &Beginning) -> bool {
+        named(beginning).any(|(kind, target)| {
+            let until = self.cut_off(kind, target).and_then(|c| c.hold_until_us);
+            until.is_some_and(|until| self.t_us < until)
+        })
+    }
+
+    /// The last second that a cut-off covers, when it covers this token's. What a refused key signed is
+    /// never recorded; the next attempt is signed with another.
+    fn covered(&self, beginning: &Beginning) -> Option<i64> {
+        let issued = beginning.iat.timestamp();
+        let now = self.t_us.div_euclid(1_000_000);
+        // nothing is recorded before it was issued: so a cut-off at this record's time covers all before it
+        let early = (issued > now).then_some(now);
+        let refused_key = beginning.kid.as_ref().and_then(|kid| self.cut_off(CutOffKind::Kid, kid.as_str()));
+        [(CutOffKind::All, ""), (CutOffKind::Client, beginning.client.as_str())]
+            .into_iter()
+            .filter_map(|(kind, target)| self.cut_off(kind, target)?.until_iat)
+            .filter(|until| issued <= *until)
+            .chain(early)
+            .chain(refused_key.map(|_| now))
+            .max()
+    }
+
+    /// What a record that stands takes from those after it in the batch.
+    fn take(&mut self, record: &Record) {
+        for effect in &record.effects {
+            match effect {
+                Effect::Redeem(row) => {
+                    self.open_codes.remove(row.grant.as_str());
+                }
+                Effect::InsertKey(row) => {
+                    self.taken_keys.insert(row.key.0.to_string());
+                }
+                Effect::Revoke(revoke) => {
+                    if let Selector::Grant(grant) = &revoke.selector {
+                        self.grants.remove(grant.as_str());
+                    }
+                }
+                Effect::InsertGrant(_) | Effect::InsertChain { .. } | Effect::InsertCode(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,740 @@
+//! Revocations, cut-offs, handoff codes and idempotency keys as rows: what an append asks and changes, what
+//! a replica reads to know what is revoked, and what is cleared when it has expired.
+
+use std::collections::HashMap;
+
+use sqlx::{AssertSqlSafe, PgConnection, SqliteConnection};
+
+use super::append::{Tx, on_tx};
+use super::{Db, StoreError, on_db};
+
+/// No grant lives longer than an hour; this much is looked at, so that clocks and waits do not matter.
+const LIVE_US: i64 = 2 * 3600 * 1_000_000;
+/// The channel on which replicas tell each other that something was revoked (PostgreSQL).
+pub const CHANNEL: &str = "stagedoor_revoked";
+/// How many rows one clearing statement touches at most.
+const CHUNK: i64 = 1000;
+/// Whether the cut-off `c` covers a grant.
+const COVERS: &str = "(c.kind = 'all' AND actor_grant.iat_us <= c.until_iat * 1000000 \
+     OR c.kind = 'client' AND c.target = actor_grant.client AND actor_grant.iat_us <= c.until_iat * 1000000 \
+     OR c.kind = 'kid' AND c.target = actor_grant.kid)";
+
+/// What a row of `cutoff` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CutOffKind {
+    /// Everything.
+    All,
+    /// A client.
+    Client,
+    /// A key: refused whatever it signed.
+    Kid,
+    /// A person, by tag: only ever held.
+    Person,
+}
+
+impl CutOffKind {
+    /// The word in the column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Client => "client",
+            Self::Kid => "kid",
+            Self::Person => "person",
+        }
+    }
+
+    fn parse(word: &str) -> Result<Self, StoreError> {
+        [Self::All, Self::Client, Self::Kid, Self::Person]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .ok_or(StoreError::Corrupt("the kind of a cut-off"))
+    }
+}
+
+/// A row of `cutoff`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutOff {
+    /// What it is about.
+    pub kind: CutOffKind,
+    /// Which one.
+    pub target: String,
+    /// What was issued up to this second is refused.
+    pub until_iat: Option<i64>,
+    /// Nothing is minted until then, microseconds.
+    pub hold_until_us: Option<i64>,
+}
+
+/// A grant that has not ended by itself or by its row, as far as cut-offs look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveGrant {
+    /// The grant.
+    pub id: String,
+    /// Its client.
+    pub client: String,
+    /// Its key.
+    pub kid: String,
+    /// When its token was issued, microseconds.
+    pub iat_us: i64,
+}
+
+/// A row of `handoff_code`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCode {
+    /// Whose.
+    pub grant_id: String,
+    /// What finds it.
+    pub code_hash: String,
+    /// Who may use it.
+    pub redeem_client: String,
+    /// S256 of a verifier.
+    pub code_challenge: Option<String>,
+    /// Facts for the policy, sealed.
+    pub sealed: Vec<u8>,
+    /// Usable until, microseconds.
+    pub exp_us: i64,
+    /// Kept until, microseconds.
+    pub keep_until_us: i64,
+    /// The entry that used it.
+    pub used_idx: Option<i64>,
+}
+
+/// A row of `idempotency`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// HMAC of the key and to whom it belongs.
+    pub key_tag: String,
+    /// HMAC of the body.
+    pub body_tag: String,
+    /// What it was answered with.
+    pub grant_id: String,
+    /// Kept until, microseconds.
+    pub exp_us: i64,
+}
+
+/// A use of a handoff code.
+#[derive(Debug)]
+pub struct StoredRedeem {
+    /// The entry.
+    pub idx: i64,
+    /// The grant.
+    pub grant_id: String,
+    /// What the token says.
+    pub kid: String,
+    /// What the token says.
+    pub scope: String,
+    /// What the token says, microseconds.
+    pub iat_us: i64,
+    /// What the token says, microseconds.
+    pub exp_us: i64,
+}
+
+/// Whose grants end.
+#[derive(Debug)]
+pub enum StoredSelector {
+    /// One.
+    Grant(String),
+    /// Those in whose chain this actor stands; any issuer when it is empty.
+    Actor {
+        /// His id.
+        sub: String,
+        /// Who names him, or empty.
+        iss: String,
+        /// His tag in chains.
+        chain: String,
+    },
+    /// Those on a target.
+    Subject(String),
+    /// A client's.
+    Client(String),
+    /// A key's.
+    Kid(String),
+    /// All.
+    All,
+}
+
+/// A revocation.
+#[derive(Debug)]
+pub struct StoredRevoke {
+    /// The entry.
+    pub idx: i64,
+    /// Whose grants end.
+    pub selector: StoredSelector,
+    /// Only this client's, or empty.
+    pub of_client: String,
+    /// Until when nothing new is minted, microseconds.
+    pub hold_until_us: Option<i64>,
+    /// Whom that holds, by tag, where it is a person.
+    pub held_person: Option<String>,
+}
+
+/// What a batch changes besides entries and grants.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Grant, tag of an earlier actor, end.
+    pub chains: Vec<(String, String, i64)>,
+    /// New codes.
+    pub codes: Vec<StoredCode>,
+    /// New keys.
+    pub keys: Vec<StoredKey>,
+    /// Codes used.
+    pub redeemed: Vec<StoredRedeem>,
+    /// Revocations, in order.
+    pub revocations: Vec<StoredRevoke>,
+}
+
+impl Tx<'_> {
+    /// Rows of a JSON array bound as `$1`, one column `value`.
+    const fn rows(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "json_each($1)",
+            Self::Postgres(_) => "json_array_elements($1::json)",
+        }
+    }
+
+    /// Texts of a JSON array bound as `$1`, for `IN`.
+    const fn texts(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "IN (SELECT value FROM json_each($1))",
+            Self::Postgres(_) => "= ANY (ARRAY (SELECT value FROM json_array_elements_text($1::json)))",
+        }
+    }
+
+    /// Those of `ids` that exist, end after `t_us` and are not revoked in their row.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn grants_not_over(&mut self, ids: &[&str], t_us: i64) -> Result<Vec<LiveGrant>, StoreError> {
+        let sql = format!(
+            "SELECT id, client, kid, iat_us FROM actor_grant \
+             WHERE exp_us > $2 AND revoked_at_us IS NULL AND id {}",
+            self.texts()
+        );
+        let rows: Vec<(String, String, String, i64)> = on_tx!(self, (conn) => {
+            sqlx::query_as(AssertSqlSafe(sql)).bind(json(&ids)).bind(t_us).fetch_all(conn).await
+        })?;
+        Ok(rows.into_iter().map(|(id, client, kid, iat_us)| LiveGrant { id, client, kid, iat_us }).collect())
+    }
+
+    /// The cut-offs of `targets`, of every kind.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn cut_offs(&mut self, targets: &[&str]) -> Result<Vec<CutOff>, StoreError> {
+        let sql = format!(
+            "SELECT kind, target, until_iat, hold_until_us FROM cutoff WHERE target {}",
+            self.texts()
+        );
+        let rows: Vec<(String, String, Option<i64>, Option<i64>)> = on_tx!(self, (conn) => {
+            sqlx::query_as(AssertSqlSafe(sql)).bind(json(&targets)).fetch_all(conn).await
+        })?;
+        rows.into_iter()
+            .map(|(kind, target, until_iat, hold_until_us)| {
+                Ok(CutOff { kind: CutOffKind::parse(&kind)?, target, until_iat, hold_until_us })
+            })
+            .collect()
+    }
+
+    /// Those of `grants` whose handoff code was not used and can be until after `t_us`.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn open_codes(&mut self, grants: &[&str], t_us: i64) -> Result<Vec<String>, StoreError> {
+        let sql = format!(
+            "SELECT grant_id FROM handoff_code WHERE used_idx IS NULL AND exp_us > $2 AND grant_id {}",
+            self.texts()
+        );
+        Ok(on_tx!(self, (conn) => {
+            sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&grants)).bind(t_us).fetch_all(conn).await
+        })?)
+    }
+
+    /// Those of `tags` under which something was answered.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn taken_keys(&mut self, tags: &[&str], t_us: i64) -> Result<Vec<String>, StoreError> {
+        let sql = format!("SELECT key_tag FROM idempotency WHERE exp_us > $2 AND key_tag {}", self.texts());
+        Ok(on_tx!(self, (conn) => {
+            sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&tags)).bind(t_us).fetch_all(conn).await
+        })?)
+    }
+
+    /// Makes a batch's changes at `t_us`, after its entries and grants are in; how many grants each
+    /// revocation ended, by the position of its entry.
+    ///
+    /// # Errors
+    /// The database could not do it.
+    pub async fn change(&mut self, changes: &Changes, t_us: i64) -> Result<HashMap<i64, u64>, StoreError> {
+        self.insert_small(changes).await?;
+        self.redeem(&changes.redeemed, t_us).await?;
+        let mut matched = HashMap::new();
+        for revocation in &changes.revocations {
+            let ended = self.revoke(revocation, t_us).await?;
+            *matched.entry(revocation.idx).or_default() += ended;
+        }
+        if let (Self::Postgres(tx), false) = (&mut *self, matched.is_empty()) {
+            // sent by the commit, and only by it
+            sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&mut **tx).await?;
+        }
+        Ok(matched)
+    }
+
+    async fn insert_small(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        let rows = self.rows();
+        if !changes.chains.is_empty() {
+            let sql = format!(
+                "INSERT INTO grant_chain (grant_id, tag, exp_us) \
+                 SELECT value ->> 0, value ->> 1, CAST(value ->> 2 AS BIGINT) FROM {rows}"
+            );
+            on_tx!(self, (conn) => {
+                sqlx::query(AssertSqlSafe(sql)).bind(json(&changes.chains)).execute(conn).await.map(drop)
+            })?;
+        }
+        for code in &changes.codes {
+            on_tx!(self, (conn) => {
+                sqlx::query(
+                    "INSERT INTO handoff_code (grant_id, code_hash, redeem_client, code_challenge, sealed, \
+                     exp_us, keep_until_us) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                )
+                .bind(&code.grant_id)
+                .bind(&code.code_hash)
+                .bind(&code.redeem_client)
+                .bind(&code.code_challenge)
+                .bind(&code.sealed)
+                .bind(code.exp_us)
+                .bind(code.keep_until_us)
+                .execute(conn)
+                .await
+                .map(drop)
+            })?;
+        }
+        if !changes.keys.is_empty() {
+            let keys: Vec<_> =
+                changes.keys.iter().map(|k| (&k.key_tag, &k.body_tag, &k.grant_id, k.exp_us)).collect();
+            // an expired row may still be there; that the key is free was a condition
+            let sql = format!(
+                "INSERT INTO idempotency (key_tag, body_tag, grant_id, exp_us) \
+                 SELECT value ->> 0, value ->> 1, value ->> 2, CAST(value ->> 3 AS BIGINT) FROM {rows} WHERE true \
+                 ON CONFLICT (key_tag) DO UPDATE SET body_tag = excluded.body_tag, \
+                 grant_id = excluded.grant_id, exp_us = excluded.exp_us"
+            );
+            on_tx!(self, (conn) => {
+                sqlx::query(AssertSqlSafe(sql)).bind(json(&keys)).execute(conn).await.map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn redeem(&mut self, redeemed: &[StoredRedeem], t_us: i64) -> Result<(), StoreError> {
+        if redeemed.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> =
+            redeemed.iter().map(|r| (&r.grant_id, r.idx, &r.kid, &r.scope, r.iat_us, r.exp_us)).collect();
+        let (list, text) = (self.rows(), json(&rows));
+        let used = format!(
+            "UPDATE handoff_code SET used_idx = v.idx \
+             FROM (SELECT value ->> 0 AS id, CAST(value ->> 1 AS BIGINT) AS idx FROM {list}) v \
+             WHERE handoff_code.grant_id = v.id"
+        );
+        let grant = format!(
+            "UPDATE actor_grant SET accepted_at_us = $2, updated_at_us = $2, kid = v.kid, scope = v.scope, \
+             iat_us = v.iat, exp_us = v.exp \
+             FROM (SELECT value ->> 0 AS id, value ->> 2 AS kid, value ->> 3 AS scope, \
+             CAST(value ->> 4 AS BIGINT) AS iat, CAST(value ->> 5 AS BIGINT) AS exp FROM {list}) v \
+             WHERE actor_grant.id = v.id"
+        );
+        on_tx!(self, (conn) => sqlx::query(AssertSqlSafe(used)).bind(&text).execute(conn).await.map(drop))?;
+        on_tx!(self, (conn) => {
+            sqlx::query(AssertSqlSafe(grant)).bind(&text).bind(t_us).execute(conn).await.map(drop)
+        })?;
+        Ok(())
+    }
+
+    async fn revoke(&mut self, revoke: &StoredRevoke, t_us: i64) -> Result<u64, StoreError> {
+        // every token recorded so far was issued at or before this record's time: rounded up, it covers them all
+        let until = t_us.div_euclid(1_000_000) + i64::from(t_us.rem_euclid(1_000_000) > 0);
+        let matched = match &revoke.selector {
+            StoredSelector::Grant(grant) => {
+                let base = "SELECT g.id FROM actor_grant g WHERE g.id = $4 \
+                            AND ($5 = '' OR g.client = $5)";
+                self.end(revoke, t_us, base, [grant, &revoke.of_client, "", "", "[]"]).await?
+            }
+            StoredSelector::Actor { sub, iss, chain } => {
+                let base = "SELECT g.id FROM audit_private p JOIN actor_grant g ON g.idx = p.idx \
+                            WHERE p.actor = $4 AND ($6 = '' OR p.actor_iss = $6) AND (p.idx >> 12) BUCKETS \
+                            AND ($5 = '' OR g.client = $5) \
+                            UNION SELECT g.id FROM grant_chain c JOIN actor_grant g ON g.id = c.grant_id \
+                            WHERE c.tag = $7 AND ($5 = '' OR g.client = $5)";
+                let buckets = self.live_buckets(t_us).await?;
+                self.end(revoke, t_us, base, [sub, &revoke.of_client, iss, chain, &buckets]).await?
+            }
+            StoredSelector::Subject(sub) => {
+                let base = "SELECT g.id FROM audit_private p JOIN actor_grant g ON g.idx = p.idx \
+                            WHERE p.subject = $4 AND (p.idx >> 12) BUCKETS AND ($5 = '' OR g.client = $5)";
+                let buckets = self.live_buckets(t_us).await?;
+                self.end(revoke, t_us, base, [sub, &revoke.of_client, "", "", &buckets]).await?
+            }
+            // What a cut-off covers needs no row of its own; what was delegated from it to others does.
+            StoredSelector::Client(client) => {
+                let covered = self.covered("client", client, t_us).await?;
+                let base = "SELECT c.id FROM actor_grant c JOIN actor_grant p ON p.id = c.parent \
+                            WHERE c.parent IS NOT NULL AND p.client = $4 AND p.exp_us > $2";
+                covered + self.end(revoke, t_us, base, [client, "", "", "", "[]"]).await?
+            }
+            StoredSelector::Kid(kid) => {
+                let covered = self.covered("kid", kid, t_us).await?;
+                let base = "SELECT c.id FROM actor_grant c JOIN actor_grant p ON p.id = c.parent \
+                            WHERE c.parent IS NOT NULL AND p.kid = $4 AND p.exp_us > $2";
+                covered + self.end(revoke, t_us, base, [kid, "", "", "", "[]"]).await?
+            }
+            StoredSelector::All => self.covered("''", "", t_us).await?,
+        };
+        let (kind, target) = match &revoke.selector {
+            StoredSelector::All => (CutOffKind::All, ""),
+            StoredSelector::Client(client) => (CutOffKind::Client, client.as_str()),
+            StoredSelector::Kid(kid) => (CutOffKind::Kid, kid.as_str()),
+            _ => match (&revoke.held_person, revoke.hold_until_us) {
+                (Some(person), Some(_)) => (CutOffKind::Person, person.as_str()),
+                _ => return Ok(matched),
+            },
+        };
+        let until = (kind != CutOffKind::Person).then_some(until);
+        self.put_cut_off(revoke, kind, target, until, t_us).await?;
+        Ok(matched)
+    }
+
+    /// How many grants that are alive have `value` in `column`.
+    async fn covered(&mut self, column: &'static str, value: &str, t_us: i64) -> Result<u64, StoreError> {
+        let sql = format!(
+            "SELECT COUNT(*) FROM actor_grant WHERE id >= $1 AND exp_us > $2 AND revoked_at_us IS NULL \
+             AND {column} = $3 AND NOT EXISTS (SELECT 1 FROM cutoff c WHERE {COVERS})"
+        );
+        let count: i64 = on_tx!(self, (conn) => {
+            sqlx::query_scalar(AssertSqlSafe(sql))
+                .bind(first_live(t_us))
+                .bind(t_us)
+                .bind(value)
+                .fetch_one(conn)
+                .await
+        })?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// The buckets of `audit_private` (see the first migration) in which live grants' people stand, as JSON.
+    async fn live_buckets(&mut self, t_us: i64) -> Result<String, StoreError> {
+        let low: Option<i64> = on_tx!(self, (conn) => {
+            sqlx::query_scalar("SELECT idx FROM actor_grant WHERE id >= $1 ORDER BY id LIMIT 1")
+                .bind(first_live(t_us))
+                .fetch_optional(conn)
+                .await
+        })?;
+        let high: i64 = on_tx!(self, (conn) => {
+            sqlx::query_scalar("SELECT COALESCE(MAX(idx), 0) FROM actor_grant").fetch_one(conn).await
+        })?;
+        let Some(low) = low else { return Ok("[]".into()) };
+        Ok(json(&((low >> 12)..=(high >> 12)).collect::<Vec<i64>>()))
+    }
+
+    /// Ends what `base` finds and everything delegated from it. `base` uses `$4`–`$7`, and `BUCKETS` for `$8`.
+    async fn end(
+        &mut self,
+        revoke: &StoredRevoke,
+        t_us: i64,
+        base: &str,
+        arguments: [&str; 5],
+    ) -> Result<u64, StoreError> {
+        let buckets = match self {
+            Self::Sqlite(_) => "IN (SELECT value FROM json_each($8))",
+            Self::Postgres(_) => {
+                "= ANY (ARRAY (SELECT value::bigint FROM json_array_elements_text($8::json)))"
+            }
+        };
+        let base = base.replace("BUCKETS", buckets);
+        // every parameter is named, so that both databases see the same eight
+        let sql = format!(
+            "WITH RECURSIVE named (a, b, c, d, e) AS (SELECT CAST($4 AS TEXT), CAST($5 AS TEXT), \
+             CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT)), hit (id) AS ({base} \
+             UNION SELECT child.id FROM actor_grant child JOIN hit ON child.parent = hit.id) \
+             INSERT INTO revoked_grant (grant_id, idx, exp_us) \
+             SELECT g.id, $1, g.exp_us FROM actor_grant g \
+             WHERE g.id IN (SELECT id FROM hit) AND g.exp_us > $2 AND g.revoked_at_us IS NULL AND g.id >= $3 \
+             ON CONFLICT (grant_id) DO NOTHING"
+        );
+        let [a, b, c, d, e] = arguments;
+        let ended = on_tx!(self, (conn) => {
+            sqlx::query(AssertSqlSafe(sql))
+                .bind(revoke.idx)
+                .bind(t_us)
+                .bind(first_live(t_us))
+                .bind(a)
+                .bind(b)
+                .bind(c)
+                .bind(d)
+                .bind(e)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected())
+        })?;
+        if ended > 0 {
+            on_tx!(self, (conn) => {
+                sqlx::query(
+                    "UPDATE actor_grant SET revoked_at_us = $2, updated_at_us = $2 \
+                     WHERE id IN (SELECT grant_id FROM revoked_grant WHERE idx = $1)",
+                )
+                .bind(revoke.idx)
+                .bind(t_us)
+                .execute(conn)
+                .await
+                .map(drop)
+            })?;
+        }
+        Ok(ended)
+    }
+
+    async fn put_cut_off(
+        &mut self,
+        revoke: &StoredRevoke,
+        kind: CutOffKind,
+        target: &str,
+        until_iat: Option<i64>,
+        t_us: i64,
+    ) -> Result<(), StoreError> {
+        on_tx!(self, (conn) => {
+            sqlx::query(
+                "INSERT INTO cutoff (kind, target, until_iat, hold_until_us, idx, t_us) \
+                 VALUES ($1, $2, $3, $4, $5, $6) \
+                 ON CONFLICT (kind, target) DO UPDATE SET idx = excluded.idx, t_us = excluded.t_us, \
+                 until_iat = excluded.until_iat, \
+                 hold_until_us = CASE WHEN cutoff.hold_until_us IS NULL \
+                 OR excluded.hold_until_us > cutoff.hold_until_us \
+                 THEN excluded.hold_until_us ELSE cutoff.hold_until_us END",
+            )
+            .bind(kind.as_str())
+            .bind(target)
+            .bind(until_iat)
+            .bind(revoke.hold_until_us)
+            .bind(revoke.idx)
+            .bind(t_us)
+            .execute(conn)
+            .await
+            .map(drop)
+        })?;
+        Ok(())
+    }
+}
+
+/// The least id of a grant that may be alive at `t_us`.
+fn first_live(t_us: i64) -> String {
+    let at = chrono::DateTime::from_timestamp_micros(t_us - LIVE_US).unwrap_or_default();
+    crate::token::GrantId::first_of(at).as_str().to_owned()
+}
+
+/// JSON of plain values cannot fail.
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// One thing that is revoked, as a replica reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// A grant.
+    Grant(String),
+    /// Whatever a key signed.
+    Kid(String),
+    /// What was issued to a client up to a second.
+    Client(String, i64),
+    /// What was issued up to a second.
+    All(i64),
+}
+
+/// What was revoked from some point of the log on, and how far the log was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The global position after the last entry.
+    pub end: i64,
+    /// Each with the entry that revoked it.
+    pub revoked: Vec<(i64, Revoked)>,
+}
+
+/// Word from other replicas that something was revoked (PostgreSQL).
+pub struct Notices(sqlx::postgres::PgListener);
+
+impl Notices {
+    /// Waits for the next word. A connection that was lost and made again counts as one: something may have
+    /// been missed.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn next(&mut self) -> Result<(), StoreError> {
+        Ok(self.0.try_recv().await.map(drop)?)
+    }
+}
+
+impl StoreError {
+    /// The database did not answer in time.
+    #[must_use]
+    pub fn timed_out() -> Self {
+        Self::Unavailable(std::sync::Arc::new(sqlx::Error::PoolTimedOut))
+    }
+}
+
+impl Db {
+    /// Where other replicas say that something was revoked; `None` on a database that has no other replicas.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn notices(&self) -> Result<Option<Notices>, StoreError> {
+        let Self::Postgres(pg) = self else { return Ok(None) };
+        let mut listener = sqlx::postgres::PgListener::connect_with(pg.pool()).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(Some(Notices(listener)))
+    }
+
+    /// What was revoked by entries from `from` on and has not expired at `now_us`.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn revoked_since(&self, from: i64, now_us: i64) -> Result<Reading, StoreError> {
+        // One statement, one snapshot: what it sees of the log and of the revocations belongs together. A
+        // disabled client counts as cut off even where nobody recorded that.
+        const SQL: &str = "SELECT 'grant', grant_id, exp_us, idx FROM revoked_grant \
+             WHERE idx >= $1 AND exp_us > $2 \
+             UNION ALL SELECT kind, target, until_iat, idx FROM cutoff \
+             WHERE idx >= $1 AND until_iat IS NOT NULL \
+             UNION ALL SELECT 'client', id, disabled_at_us / 1000000 + 30, -1 FROM client \
+             WHERE disabled_at_us > $2 - 7200000000 \
+             UNION ALL SELECT 'end', '', size, 0 FROM \
+             (SELECT size FROM audit_head ORDER BY size DESC LIMIT 1) newest";
+        let rows: Vec<(String, String, i64, i64)> = on_db!(self, read(pool) => {
+            sqlx::query_as(SQL).bind(from).bind(now_us).fetch_all(pool).await
+        })?;
+        let mut reading = Reading { end: 0, revoked: Vec::with_capacity(rows.len().saturating_sub(1)) };
+        for (kind, target, value, idx) in rows {
+            let revoked = match kind.as_str() {
+                "end" => {
+                    reading.end = value;
+                    continue;
+                }
+                "grant" => Revoked::Grant(target),
+                "all" => Revoked::All(value),
+                "client" => Revoked::Client(target, value),
+                "kid" => Revoked::Kid(target),
+                _ => return Err(StoreError::Corrupt("the kind of a cut-off")),
+            };
+            reading.revoked.push((idx, revoked));
+        }
+        Ok(reading)
+    }
+
+    /// The handoff code that `code_hash` finds, used or not.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn handoff_code(&self, code_hash: &str) -> Result<Option<StoredCode>, StoreError> {
+        type Row = (String, String, String, Option<String>, Vec<u8>, i64, i64, Option<i64>);
+        let row: Option<Row> = on_db!(self, read(pool) => {
+            sqlx::query_as(
+                "SELECT grant_id, code_hash, redeem_client, code_challenge, sealed, exp_us, keep_until_us, \
+                 used_idx FROM handoff_code WHERE code_hash = $1",
+            )
+            .bind(code_hash)
+            .fetch_optional(pool)
+            .await
+        })?;
+        let code = |(
+            grant_id,
+            code_hash,
+            redeem_client,
+            code_challenge,
+            sealed,
+            exp_us,
+            keep_until_us,
+            used_idx,
+        )| {
+            StoredCode {
+                grant_id,
+                code_hash,
+                redeem_client,
+                code_challenge,
+                sealed,
+                exp_us,
+                keep_until_us,
+                used_idx,
+            }
+        };
+        Ok(row.map(code))
+    }
+
+    /// What was answered under an idempotency key, until it expires.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn idempotency(&self, key_tag: &str, now_us: i64) -> Result<Option<StoredKey>, StoreError> {
+        let row: Option<(String, String, String, i64)> = on_db!(self, read(pool) => {
+            sqlx::query_as(
+                "SELECT key_tag, body_tag, grant_id, exp_us FROM idempotency WHERE key_tag = $1 AND exp_us > $2",
+            )
+            .bind(key_tag)
+            .bind(now_us)
+            .fetch_optional(pool)
+            .await
+        })?;
+        Ok(row.map(|(key_tag, body_tag, grant_id, exp_us)| StoredKey { key_tag, body_tag, grant_id, exp_us }))
+    }
+
+    /// Writes into grants' rows that a cut-off covers them, at most a few at a time; how many.
+    ///
+    /// Whether a grant is over never depends on it: lists and filters do.
+    ///
+    /// # Errors
+    /// The database could not do it.
+    pub async fn mark_cut_off(&self, now_us: i64) -> Result<u64, StoreError> {
+        const SQL: &str = "UPDATE actor_grant SET \
+             revoked_at_us = (SELECT MIN(c.t_us) FROM cutoff c WHERE COVERS), updated_at_us = $2 \
+             WHERE id IN (SELECT actor_grant.id FROM actor_grant JOIN cutoff c ON COVERS \
+             WHERE actor_grant.id >= $1 AND actor_grant.revoked_at_us IS NULL AND actor_grant.exp_us > c.t_us \
+             LIMIT $3)";
+        let sql = SQL.replace("COVERS", COVERS);
+        Ok(on_db!(self, write(pool) => {
+            sqlx::query(AssertSqlSafe(sql))
+                .bind(first_live(now_us))
+                .bind(now_us)
+                .bind(CHUNK)
+                .execute(pool)
+                .await
+                .map(|done| done.rows_affected())
+        })?)
+    }
+
+    /// Deletes what has expired, at most a few rows a table; how many.
+    ///
+    /// # Errors
+    /// The database could not do it.
+    pub async fn clear_expired(&self, now_us: i64) -> Result<u64, StoreError> {
+        // a cut-off goes when the youngest token it covers has ended, and its hold too
+        const STATEMENTS: [&str; 5] = [
+            "DELETE FROM revoked_grant WHERE grant_id IN \
+             (SELECT grant_id FROM revoked_grant WHERE exp_us < $1 ORDER BY exp_us LIMIT $2)",
+            "DELETE FROM grant_chain WHERE (tag, grant_id) IN \
+             (SELECT tag, grant_id FROM grant_chain WHERE exp_us < $1 ORDER BY exp_us LIMIT $2)",
+            "DELETE FROM handoff_code WHERE grant_id IN \
+             (SELECT grant_id FROM handoff_code WHERE keep_until_us < $1 ORDER BY keep_until_us LIMIT $2)",
+            "DELETE FROM idempotency WHERE key_tag IN \
+             (SELECT key_tag FROM idempotency WHERE exp_us < $1 ORDER BY exp_us LIMIT $2)",
+            "DELETE FROM cutoff WHERE (kind, target) IN (SELECT kind, target FROM cutoff \
+             WHERE (until_iat IS NULL OR t_us < $1 - 7200000000) \
+             AND (hold_until_us IS NULL OR hold_until_us < $1) LIMIT $2)",
+        ];
+        // a minute of grace, so that no clock among replicas matters
+        let before = now_us - 60_000_000;
+        let mut cleared = 0;
+        for sql in STATEMENTS {
+            cleared += on_db!(self, write(pool) => {
+                sqlx::query(sql).bind(before).bind(CHUNK).execute(pool).await.map(|done| done.rows_affected())
+            })?;
+        }
+        Ok(cleared)
+    }
+}

@@ -1,0 +1,158 @@
+//! The two ways rows leave the log on purpose, as the owner, inside the append that records it: personal data
+//! is erased, and old bodies are pruned to their hashes (audit-log.md §5).
+
+use sqlx::AssertSqlSafe;
+
+use super::append::{StoredPrivate, Tx};
+use super::{Db, StoreError, json};
+
+/// What is taken out. Positions are global.
+#[derive(Debug, Clone)]
+pub enum Surgery {
+    /// Rows of personal data, each replaced by what stays of it.
+    Erase(Vec<(i64, Option<StoredPrivate>)>),
+    /// Bodies and personal data under whole tiles `[first, last)`, whose hashes are kept.
+    Prune {
+        /// The first tile.
+        first: i64,
+        /// The tile after the last.
+        last: i64,
+    },
+}
+
+impl Tx<'_> {
+    /// Does it. The append-only triggers are taken away and put back within this transaction.
+    ///
+    /// # Errors
+    /// The role is not the owner, or the database could not do it.
+    pub async fn operate(&mut self, surgery: &Surgery) -> Result<(), StoreError> {
+        let tables: &[&str] = match surgery {
+            Surgery::Erase(_) => &["audit_private"],
+            Surgery::Prune { .. } => &["audit_private", "audit_entry"],
+        };
+        let guards = self.unguard(tables).await?;
+        match surgery {
+            Surgery::Erase(rows) => self.erase(rows).await?,
+            Surgery::Prune { first, last } => self.prune(*first, *last).await?,
+        }
+        for guard in guards {
+            self.run(guard).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the triggers against DELETE away; gives the statements that put them back.
+    async fn unguard(&mut self, tables: &[&str]) -> Result<Vec<String>, StoreError> {
+        let mut guards = Vec::new();
+        for table in tables {
+            if let Self::Sqlite(tx) = self {
+                let name = format!("{table}_no_delete");
+                let sql: Option<String> = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE name = $1")
+                    .bind(&name)
+                    .fetch_optional(&mut **tx)
+                    .await?;
+                guards.push(sql.ok_or_else(|| StoreError::Unsafe(format!("the trigger {name} is missing")))?);
+                self.run(format!("DROP TRIGGER {name}")).await?;
+            } else {
+                guards.push(format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_append_only"));
+                self.run(format!("ALTER TABLE {table} DISABLE TRIGGER {table}_append_only")).await?;
+            }
+        }
+        Ok(guards)
+    }
+
+    /// A statement of ours, without parameters.
+    async fn run(&mut self, sql: String) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)?,
+            Self::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    async fn erase(&mut self, rows: &[(i64, Option<StoredPrivate>)]) -> Result<(), StoreError> {
+        let positions: Vec<i64> = rows.iter().map(|(idx, _)| *idx).collect();
+        let sql = format!("DELETE FROM audit_private WHERE idx {}", self.in_number_list(1));
+        match self {
+            Self::Sqlite(tx) => {
+                sqlx::query(AssertSqlSafe(sql)).bind(json(&positions)).execute(&mut **tx).await.map(drop)?;
+            }
+            Self::Postgres(tx) => {
+                sqlx::query(AssertSqlSafe(sql)).bind(json(&positions)).execute(&mut **tx).await.map(drop)?;
+            }
+        }
+        let kept: Vec<(i64, &StoredPrivate)> =
+            rows.iter().filter_map(|(idx, row)| Some((*idx, row.as_ref()?))).collect();
+        self.insert_private(&kept).await
+    }
+
+    async fn prune(&mut self, first: i64, last: i64) -> Result<(), StoreError> {
+        for tile in first..last {
+            let (low, high) = (tile << 8, (tile + 1) << 8);
+            let leaves: Vec<Vec<u8>> = match self {
+                Self::Sqlite(tx) => {
+                    sqlx::query_scalar(LEAVES).bind(low).bind(high).fetch_all(&mut **tx).await?
+                }
+                Self::Postgres(tx) => {
+                    sqlx::query_scalar(LEAVES).bind(low).bind(high).fetch_all(&mut **tx).await?
+                }
+            };
+            if leaves.len() != 256 {
+                return Err(StoreError::Corrupt("a tile to be pruned is not whole"));
+            }
+            let hashes = leaves.concat();
+            match self {
+                Self::Sqlite(tx) => {
+                    sqlx::query(KEEP).bind(tile).bind(hashes).execute(&mut **tx).await.map(drop)?;
+                }
+                Self::Postgres(tx) => {
+                    sqlx::query(KEEP).bind(tile).bind(hashes).execute(&mut **tx).await.map(drop)?;
+                }
+            }
+        }
+        for table in ["audit_private", "audit_entry"] {
+            self.run(format!("DELETE FROM {table} WHERE idx >= {} AND idx < {}", first << 8, last << 8))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+const LEAVES: &str = "SELECT leaf FROM audit_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx";
+const KEEP: &str = "INSERT INTO audit_pruned_tile (n, hashes) VALUES ($1, $2)";
+
+impl Db {
+    /// After an erasure: makes what was deleted unrecoverable in the files this service can reach. `SQLite`
+    /// empties its write-ahead log (pages were overwritten when they were freed); PostgreSQL rewrites the
+    /// table. Backups, WAL archives and standbys are beyond it.
+    ///
+    /// # Errors
+    /// Somebody holds an older view of the data open, or the role is not the owner: try again.
+    pub async fn forget(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(db) => {
+                for _ in 0..20 {
+                    let (busy, _, _): (i64, i64, i64) =
+                        sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(db.writer()).await?;
+                    if busy == 0 {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+                Err(StoreError::Unsafe(
+                    "the write-ahead log could not be emptied: a reader holds it open; try again".into(),
+                ))
+            }
+            Self::Postgres(db) => {
+                let mut session = db.pool().acquire().await?;
+                // rewriting a large table takes longer than any statement of the service may
+                sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '60s'")
+                    .execute(&mut *session)
+                    .await?;
+                sqlx::raw_sql("VACUUM FULL audit_private").execute(&mut *session).await?;
+                session.close().await?;
+                Ok(())
+            }
+        }
+    }
+}

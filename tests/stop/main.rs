@@ -1,0 +1,9 @@
+//! Stopping, on SQLite and on PostgreSQL: revocations, cut-offs, holds, handoff codes, idempotency keys, the feed.
+
+#[path = "../log/harness.rs"]
+#[expect(dead_code, reason = "shared with the log's tests, which use all of it")]
+mod harness;
+#[path = "../support/pg.rs"]
+mod pg;
+
+mod ordering;

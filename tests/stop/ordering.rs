@@ -1,0 +1,353 @@
+//! What the append refuses and ends: ordered by the log, not by clocks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stagedoor::server::log::{
+    Beginning, CodeRow, Condition, Effect, Event, EventType, GrantRow, Hold, KeyRow, Log, LogError, Record,
+    Recorded, RedeemRow, Revoke, Selector, Tag,
+};
+use stagedoor::server::revoke::RevocationState;
+use stagedoor::token::{Act, Clock as _, GrantId};
+
+use crate::harness::{Bench, both};
+
+fn tag(text: &str) -> Tag {
+    Tag(text.into())
+}
+
+fn row(record: &Record) -> &GrantRow {
+    let Effect::InsertGrant(row) = &record.effects[0] else { panic!("a grant") };
+    row
+}
+
+fn row_mut(record: &mut Record) -> &mut GrantRow {
+    let Effect::InsertGrant(row) = &mut record.effects[0] else { panic!("a grant") };
+    row
+}
+
+fn revoking(selector: Selector) -> Record {
+    Record {
+        effects: vec![Effect::Revoke(Revoke { selector, of_client: None, hold: None })],
+        ..Record::of(Event::new(EventType::Revoke)).from_the_reserve()
+    }
+}
+
+fn actor(sub: &str, iss: Option<&str>) -> Selector {
+    let iss = iss.map(|iss| iss.parse().unwrap());
+    Selector::Actor { sub: sub.parse().unwrap(), iss, chain: tag(sub) }
+}
+
+fn held(mut record: Record, seconds: u32, person: Option<&str>) -> Record {
+    let Effect::Revoke(revoke) = &mut record.effects[0] else { panic!("a revocation") };
+    revoke.hold = Some(Hold { seconds, person: person.map(tag) });
+    record
+}
+
+/// A mint as the desk makes it: whom it names stands in a condition.
+fn mint(bench: &Bench, actor: &str, subject: &str) -> Record {
+    let mut record = bench.grant(actor, subject);
+    let row = row(&record).clone();
+    let second = bench.clock.now().timestamp();
+    let iat = chrono::DateTime::from_timestamp(second, 0).unwrap();
+    row_mut(&mut record).iat = iat;
+    record.conditions.push(Condition::NotHeld(Box::new(Beginning {
+        client: row.client,
+        kid: Some(row.kid),
+        iat,
+        people: vec![tag(actor), tag(subject)],
+    })));
+    record
+}
+
+async fn minted(log: &Log, record: Record) -> GrantId {
+    let id = row(&record).id.clone();
+    let recorded = log.record(record).await.unwrap();
+    assert_eq!(recorded.failed, None);
+    id
+}
+
+async fn is_live(log: &Log, grant: &GrantId) -> bool {
+    let mut record = Record::of(Event::new(EventType::Explain));
+    record.conditions.push(Condition::GrantLive(grant.clone()));
+    log.record(record).await.unwrap().failed.is_none()
+}
+
+async fn known(bench: &Bench) -> RevocationState {
+    RevocationState::load(bench.service.clone(), Arc::clone(&bench.clock) as _, 1, None).await.unwrap()
+}
+
+async fn revoke(log: &Log, record: Record) -> Recorded {
+    let recorded = log.record(record).await.unwrap();
+    assert_eq!(recorded.failed, None);
+    recorded
+}
+
+both! {
+    async fn a_revoked_grant_is_over_with_everything_delegated_from_it(bench) {
+        let log = bench.log().await;
+        let parent = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        let mut child = mint(&bench, "agent_1", "user_1");
+        row_mut(&mut child).parent = Some(parent.clone());
+        let child = minted(&log, child).await;
+        let mut grandchild = mint(&bench, "agent_2", "user_1");
+        row_mut(&mut grandchild).parent = Some(child.clone());
+        let grandchild = minted(&log, grandchild).await;
+        let other = minted(&log, mint(&bench, "admin_7", "user_2")).await;
+
+        let state = known(&bench).await;
+        assert!(state.known().sids.is_empty());
+        assert_eq!(revoke(&log, revoking(Selector::Grant(parent.clone()))).await.matched, 3);
+        for over in [&parent, &child, &grandchild] {
+            assert!(!is_live(&log, over).await);
+        }
+        assert!(is_live(&log, &other).await);
+        state.refresh().await.unwrap();
+        let known = state.known();
+        assert!([&parent, &child, &grandchild].iter().all(|id| known.sids.contains(id.as_str())));
+        assert!(!known.sids.contains(other.as_str()));
+        assert_eq!(revoke(&log, revoking(Selector::Grant(parent))).await.matched, 0, "nothing is ended twice");
+    }
+}
+
+both! {
+    async fn a_revocation_by_person_finds_every_actor_of_a_chain_and_nobody_else(bench) {
+        // contract.md §6: every `act` of a chain counts
+        let log = bench.log().await;
+        let direct = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        let mut proven = mint(&bench, "admin_7", "user_2");
+        let Some(act) = &mut proven.event.personal.actor else { panic!() };
+        *act = Act { iss: Some("https://idp.example".parse().unwrap()), ..act.clone() };
+        let proven = minted(&log, proven).await;
+        let mut nested = mint(&bench, "agent_1", "user_3");
+        let row = row(&nested).clone();
+        nested.effects.push(Effect::InsertChain { grant: row.id, exp: row.exp, people: vec![tag("admin_7")] });
+        let nested = minted(&log, nested).await;
+        let as_target = minted(&log, mint(&bench, "admin_8", "admin_7")).await;
+        let namesake = minted(&log, mint(&bench, "admin_77", "user_1")).await;
+
+        assert_eq!(revoke(&log, revoking(actor("admin_7", Some("https://idp.example")))).await.matched, 2);
+        assert!(!is_live(&log, &proven).await && !is_live(&log, &nested).await);
+        assert!(is_live(&log, &direct).await, "compared as (iss, sub)");
+        assert_eq!(revoke(&log, revoking(actor("admin_7", None))).await.matched, 1);
+        assert!(!is_live(&log, &direct).await);
+        assert!(is_live(&log, &as_target).await && is_live(&log, &namesake).await);
+        assert_eq!(revoke(&log, revoking(Selector::Subject("admin_7".parse().unwrap()))).await.matched, 1);
+        assert!(!is_live(&log, &as_target).await && is_live(&log, &namesake).await);
+    }
+}
+
+both! {
+    async fn a_client_ends_only_its_own_grants_when_confined(bench) {
+        let log = bench.log().await;
+        let own = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        let mut record = mint(&bench, "admin_7", "user_1");
+        row_mut(&mut record).client = "client_2".parse().unwrap();
+        let foreign = minted(&log, record).await;
+        let mut confined = revoking(actor("admin_7", None));
+        let Effect::Revoke(revocation) = &mut confined.effects[0] else { panic!() };
+        revocation.of_client = Some("client_1".parse().unwrap());
+        assert_eq!(revoke(&log, confined).await.matched, 1);
+        assert!(!is_live(&log, &own).await && is_live(&log, &foreign).await);
+    }
+}
+
+both! {
+    async fn a_cut_off_ends_what_was_issued_and_the_same_second_is_not_minted_again(bench) {
+        let log = bench.log().await;
+        bench.clock.advance(Duration::from_millis(300));
+        let before = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        let mut other = mint(&bench, "admin_7", "user_2");
+        row_mut(&mut other).client = "client_2".parse().unwrap();
+        if let Condition::NotHeld(beginning) = &mut other.conditions[0] {
+            beginning.client = "client_2".parse().unwrap();
+        }
+        let spared = minted(&log, other.clone()).await;
+        let mut delegated = mint(&bench, "agent_1", "user_1");
+        row_mut(&mut delegated).parent = Some(before.clone());
+        row_mut(&mut delegated).client = "client_2".parse().unwrap();
+        let delegated = minted(&log, delegated).await;
+
+        let state = known(&bench).await;
+        let cut = revoke(&log, revoking(Selector::Client("client_1".parse().unwrap()))).await;
+        assert_eq!(cut.matched, 2, "its own, and what was delegated from it to another client");
+        assert!(!is_live(&log, &before).await && !is_live(&log, &delegated).await && is_live(&log, &spared).await);
+        let second = bench.clock.now().timestamp();
+        state.refresh().await.unwrap();
+        assert_eq!(state.known().clients.get("client_1"), Some(&(second + 1)), "now, rounded up");
+
+        let Err(LogError::NotYet { after }) = log.record(mint(&bench, "admin_7", "user_1")).await else {
+            panic!("nothing is minted with an iat at or below a cut-off");
+        };
+        assert_eq!(after.timestamp(), second + 1);
+        let mut again = other;
+        row_mut(&mut again).id = GrantId::generate(bench.clock.now(), &*bench.entropy);
+        row_mut(&mut again).jti = "another".parse().unwrap();
+        again.event.jti = Some("another".parse().unwrap());
+        minted(&log, again).await;
+        bench.clock.advance(Duration::from_millis(1700));
+        let after = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        assert!(is_live(&log, &after).await);
+
+        assert_eq!(revoke(&log, revoking(Selector::All)).await.matched, 3, "the red button");
+        assert!(!is_live(&log, &after).await && !is_live(&log, &spared).await);
+        state.refresh().await.unwrap();
+        assert_eq!(state.known().all, Some(bench.clock.now().timestamp()));
+        assert!(matches!(log.record(mint(&bench, "admin_7", "user_1")).await, Err(LogError::NotYet { .. })));
+    }
+}
+
+both! {
+    async fn a_refused_key_ends_what_it_signed_and_signs_nothing_more(bench) {
+        let log = bench.log().await;
+        let signed = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        assert_eq!(revoke(&log, revoking(Selector::Kid("kid1".parse().unwrap()))).await.matched, 1);
+        assert!(!is_live(&log, &signed).await);
+        bench.clock.advance(Duration::from_secs(10));
+        assert!(matches!(log.record(mint(&bench, "admin_7", "user_1")).await, Err(LogError::NotYet { .. })));
+        let mut record = mint(&bench, "admin_7", "user_1");
+        row_mut(&mut record).kid = "kid2".parse().unwrap();
+        if let Condition::NotHeld(beginning) = &mut record.conditions[0] {
+            beginning.kid = Some("kid2".parse().unwrap());
+        }
+        minted(&log, record).await;
+        let state = known(&bench).await;
+        assert!(state.known().kids.contains("kid1"));
+    }
+}
+
+both! {
+    async fn a_hold_refuses_new_mints_until_it_is_over(bench) {
+        let log = bench.log().await;
+        let selector = || actor("admin_7", None);
+        revoke(&log, held(revoking(selector()), 60, Some("admin_7"))).await;
+        bench.clock.advance(Duration::from_secs(2));
+        let refused = log.record(mint(&bench, "admin_7", "user_1")).await.unwrap();
+        assert!(matches!(refused.failed, Some(Condition::NotHeld(_))));
+        assert_eq!(refused.failed.unwrap().rule(), "on_hold");
+        minted(&log, mint(&bench, "admin_8", "user_1")).await;
+        // a shorter hold does not shorten a longer one
+        revoke(&log, held(revoking(selector()), 5, Some("admin_7"))).await;
+        bench.clock.advance(Duration::from_secs(30));
+        assert!(log.record(mint(&bench, "admin_7", "user_1")).await.unwrap().failed.is_some());
+        bench.clock.advance(Duration::from_secs(30));
+        minted(&log, mint(&bench, "admin_7", "user_1")).await;
+
+        revoke(&log, held(revoking(Selector::All), 60, None)).await;
+        bench.clock.advance(Duration::from_secs(30));
+        assert!(log.record(mint(&bench, "admin_9", "user_1")).await.unwrap().failed.is_some());
+        bench.clock.advance(Duration::from_secs(31));
+        minted(&log, mint(&bench, "admin_9", "user_1")).await;
+        bench.service.clear_expired(bench.clock.now().timestamp_micros() + 3 * 3_600_000_000).await.unwrap();
+    }
+}
+
+both! {
+    async fn mints_and_revocations_at_once_leave_no_survivor_that_was_recorded_before(bench) {
+        let log = bench.log().await;
+        let mut mints = Vec::new();
+        for i in 0..60 {
+            let (log, record) = (log.clone(), mint(&bench, "admin_7", &format!("user_{i}")));
+            mints.push(tokio::spawn(async move {
+                let id = row(&record).id.clone();
+                (id, log.record(record).await.unwrap())
+            }));
+        }
+        let revocation = {
+            let log = log.clone();
+            tokio::spawn(async move { revoke(&log, revoking(actor("admin_7", None))).await })
+        };
+        let revocation = revocation.await.unwrap();
+        let (mut before, mut after) = (0, 0);
+        for task in mints {
+            let (id, recorded) = task.await.unwrap();
+            let live = is_live(&log, &id).await;
+            assert_eq!(live, recorded.index > revocation.index, "index {}", recorded.index);
+            if live { after += 1 } else { before += 1 }
+        }
+        assert_eq!(revocation.matched, before);
+        assert_eq!(before + after, 60);
+    }
+}
+
+both! {
+    async fn of_a_hundred_uses_of_one_code_and_one_key_the_first_wins(bench) {
+        let log = bench.log().await;
+        let mut record = mint(&bench, "admin_7", "user_1");
+        let grant = row(&record).clone();
+        record.effects.push(Effect::InsertCode(CodeRow {
+            grant: grant.id.clone(),
+            code_hash: tag("hash"),
+            redeem_client: "client_1".parse().unwrap(),
+            code_challenge: None,
+            sealed: vec![1, 2, 3],
+            exp: grant.created_at + Duration::from_secs(60),
+            keep_until: grant.exp,
+        }));
+        minted(&log, record).await;
+        let stored = bench.service.handoff_code("hash").await.unwrap().unwrap();
+        assert_eq!((stored.grant_id.as_str(), stored.used_idx), (grant.id.as_str(), None));
+
+        let use_it = |i: usize| {
+            let mut record = Record::of(Event::new(EventType::Redeem));
+            record.conditions.push(Condition::CodeUnused(grant.id.clone()));
+            record.conditions.push(Condition::KeyFree(tag(if i % 2 == 0 { "even" } else { "odd" })));
+            record.effects.push(Effect::Redeem(RedeemRow {
+                grant: grant.id.clone(),
+                kid: "kid9".parse().unwrap(),
+                scope: grant.scope.clone(),
+                iat: grant.iat,
+                exp: grant.exp,
+            }));
+            record.effects.push(Effect::InsertKey(KeyRow {
+                key: tag(if i % 2 == 0 { "even" } else { "odd" }),
+                body: tag("body"),
+                grant: grant.id.clone(),
+                exp: grant.exp,
+            }));
+            record
+        };
+        let other_replica = bench.log().await;
+        let mut uses = Vec::new();
+        for i in 0..100 {
+            let log = if i % 3 == 0 { other_replica.clone() } else { log.clone() };
+            let record = use_it(i);
+            uses.push(tokio::spawn(async move { log.record(record).await.unwrap() }));
+        }
+        let mut won = Vec::new();
+        for task in uses {
+            let recorded = task.await.unwrap();
+            match recorded.failed {
+                None => won.push(recorded.index),
+                Some(condition) => assert!(matches!(condition, Condition::CodeUnused(_) | Condition::KeyFree(_))),
+            }
+        }
+        assert_eq!(won.len(), 1, "one wins");
+        let stored = bench.service.handoff_code("hash").await.unwrap().unwrap();
+        assert_eq!(stored.used_idx.map(i64::unsigned_abs), Some(won[0]));
+        let now = bench.clock.now().timestamp_micros();
+        let keys = [bench.service.idempotency("even", now).await, bench.service.idempotency("odd", now).await];
+        assert_eq!(keys.iter().filter(|k| k.as_ref().unwrap().is_some()).count(), 1);
+    }
+}
+
+both! {
+    async fn rows_say_what_cut_offs_cover_and_go_when_nothing_is_refused_by_them(bench) {
+        let log = bench.log().await;
+        for i in 0..3 {
+            minted(&log, mint(&bench, "admin_7", &format!("user_{i}"))).await;
+        }
+        let one = minted(&log, mint(&bench, "admin_8", "user_9")).await;
+        revoke(&log, revoking(Selector::Grant(one))).await;
+        revoke(&log, revoking(Selector::All)).await;
+        let now = bench.clock.now().timestamp_micros();
+        assert_eq!(bench.service.mark_cut_off(now).await.unwrap(), 3);
+        assert_eq!(bench.service.mark_cut_off(now).await.unwrap(), 0);
+        assert_eq!(bench.service.clear_expired(now).await.unwrap(), 0, "still alive");
+        assert_eq!(bench.service.clear_expired(now + 700_000_000).await.unwrap(), 1, "the grant has ended");
+        assert_eq!(bench.service.clear_expired(now + 3 * 3_600_000_000).await.unwrap(), 1, "the cut-off too");
+        let state = known(&bench).await;
+        assert!(state.known().sids.is_empty() && state.known().all.is_none());
+        assert!(state.known().seq >= 6, "how far the log is known does not go back with the rows");
+    }
+}
