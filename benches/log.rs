@@ -3,6 +3,8 @@
 //! `quick` (the default) compares group commit with single commits on both databases, one replica with three.
 //! `full` also fills a log to a million entries and asks it questions there.
 
+#![expect(clippy::cast_precision_loss, reason = "rates are shown to three digits")]
+
 #[path = "../tests/support/pg.rs"]
 mod pg;
 
@@ -140,13 +142,14 @@ async fn compare(place: &Place) {
     let single = place.log(1).await;
     let one_by_one = show(
         &format!("{} · 64 callers, one record a commit", place.name),
-        load(&[single.clone()], 64, 3_200).await,
+        load(std::slice::from_ref(&single), 64, 3_200).await,
     );
     single.close().await;
     let log = place.log(256).await;
-    show(&format!("{} · 1 caller", place.name), load(&[log.clone()], 1, 1_000).await);
+    show(&format!("{} · 1 caller", place.name), load(std::slice::from_ref(&log), 1, 1_000).await);
     let before = log.stats();
-    let grouped = show(&format!("{} · 64 callers", place.name), load(&[log.clone()], 64, 25_600).await);
+    let grouped =
+        show(&format!("{} · 64 callers", place.name), load(std::slice::from_ref(&log), 64, 25_600).await);
     let after = log.stats();
     println!(
         "  records per commit: {:.1}; group over single: {:.1}x",
@@ -158,7 +161,7 @@ async fn compare(place: &Place) {
 
 async fn replicas(place: &Place) {
     let one = place.log(256).await;
-    let alone = show("postgres · 1 replica x 64", load(&[one.clone()], 64, 25_600).await);
+    let alone = show("postgres · 1 replica x 64", load(std::slice::from_ref(&one), 64, 25_600).await);
     let three = [one, place.log(256).await, place.log(256).await];
     let together = show("postgres · 3 replicas x 64", load(&three, 64, 38_400).await);
     println!("  three replicas over one: {:.2}x", together / alone);
@@ -169,18 +172,18 @@ async fn replicas(place: &Place) {
 
 async fn million(place: &Place, size: u64) {
     let log = place.log(256).await;
-    load(&[log.clone()], 512, 10_000).await;
+    load(std::slice::from_ref(&log), 512, 10_000).await;
     let small = show(
         &format!("{} · 64 callers at 10 000 entries", place.name),
-        load(&[log.clone()], 64, 20_000).await,
+        load(std::slice::from_ref(&log), 64, 20_000).await,
     );
     let begun = now();
     let have = log.stats().records;
-    load(&[log.clone()], 512, usize::try_from(size - have).expect("fits")).await;
+    load(std::slice::from_ref(&log), 512, usize::try_from(size - have).expect("fits")).await;
     println!("  filled to {size} in {:.1?}", begun.elapsed());
     let large = show(
         &format!("{} · 64 callers at {size} entries", place.name),
-        load(&[log.clone()], 64, 20_000).await,
+        load(std::slice::from_ref(&log), 64, 20_000).await,
     );
     println!("  large over small: {:.2}x", large / small);
     questions(&log).await;

@@ -18,6 +18,7 @@ mod argument;
 pub mod bearer;
 pub mod identity;
 pub mod refusal;
+pub mod session;
 
 #[cfg(feature = "actix")]
 pub mod actix;

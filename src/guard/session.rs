@@ -112,7 +112,12 @@ impl SessionHost {
     ///
     /// # Errors
     /// The token is over, or does not fit a cookie.
-    pub fn enter(&self, token: &str, exp: DateTime<Utc>, now: DateTime<Utc>) -> Result<Vec<String>, SessionError> {
+    pub fn enter(
+        &self,
+        token: &str,
+        exp: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<String>, SessionError> {
         if token.len() > MAX_COOKIE_TOKEN_BYTES {
             return Err(SessionError::TokenTooLong);
         }
@@ -177,7 +182,8 @@ fn cleared(name: &str) -> String {
 /// The host name of an origin, without its port.
 fn host_of(origin: &str) -> Result<&str, SessionError> {
     let wrong = || SessionError::NotAnOrigin(origin.to_owned());
-    let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://")).ok_or_else(wrong)?;
+    let rest =
+        origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://")).ok_or_else(wrong)?;
     let authority = rest.trim_end_matches('/');
     let name = match authority.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -214,7 +220,10 @@ mod tests {
     #[test]
     fn a_single_host_is_refused_whatever_its_port() {
         for home in ["https://as.example.com", "https://AS.example.com:8443", "http://as.example.com"] {
-            assert!(matches!(SessionHost::new("https://as.example.com", home), Err(SessionError::SameHost(_))));
+            assert!(matches!(
+                SessionHost::new("https://as.example.com", home),
+                Err(SessionError::SameHost(_))
+            ));
         }
         assert!(SessionHost::new("as.example.com", "https://www.example.com").is_err());
         assert!(SessionHost::new("https://a/b", "https://www.example.com").is_err());

@@ -20,7 +20,7 @@ use super::checker::Checker;
 use super::clients::{AcceptedSecrets, Clients};
 use super::config::{Config, is_loopback};
 use super::http::{self, edge};
-use super::issue::IssueDesk;
+use super::issue::{HandoffSecrets, InFlight, IssueDesk};
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, MintLimits, UsedAssertions};
 use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record};
@@ -173,6 +173,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
     let keyring = Keyring::load(&db, &master, clock.clone()).await;
     let keyring = Arc::new(keyring.map_err(AppError::failed("the keys cannot be used"))?);
     let accepted = if *dev { AcceptedSecrets::LiveAndTest } else { AcceptedSecrets::LiveOnly };
+    let console = parts::console(config, issuer, *dev, &master, entropy.clone(), clock.clone())?;
     let clients = Clients::load(&db, &master, accepted).await.map_err(refused)?;
     let log = open_log(setup, &db, &keyring, issuer).await?;
     let outbound = parts::outbound(config)?;
@@ -183,12 +184,20 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
     let checker = Checker::new(issuer.clone(), keyring.token_keys(), revocations.clone(), clock.clone());
     let checker = Arc::new(checker.map_err(AppError::failed("our own tokens cannot be verified"))?);
     let clients = Arc::new(clients);
+    let secrets = HandoffSecrets::new(&master);
     let revoker = Arc::new(Revoker::new(RevokerParts {
         log: log.clone(),
         state: revocations.clone(),
         issuer: issuer.clone(),
         clients: clients.clone(),
         keyring: keyring.clone(),
+        keys_changed: Box::new({
+            let (checker, gates, issuer) = (checker.clone(), gates.verifier().clone(), issuer.clone());
+            move |keyring| {
+                checker.set_keys(keyring.token_keys());
+                gates.set_keys(&issuer, keyring.token_keys());
+            }
+        }),
         master,
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -204,6 +213,11 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         log: log.clone(),
         checker: checker.clone(),
         people: revoker.people().clone(),
+        clients: clients.clone(),
+        revocations: revocations.clone(),
+        revoker: revoker.clone(),
+        secrets,
+        in_flight: InFlight::default(),
         limits: MintLimits::per_minute(config.client_rate, config.actor_rate),
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
@@ -226,6 +240,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         failures: FailureLimit::default(),
         trusted_proxies: config.trusted_proxies.clone(),
         loopback_hosts_only: *dev,
+        console,
         metrics_here: config.metrics_listen.is_none() && is_loopback(config.listen.ip()),
     })
 }

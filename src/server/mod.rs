@@ -8,6 +8,7 @@ pub mod checker;
 pub mod cli;
 pub mod clients;
 pub mod config;
+pub mod console;
 pub mod directory;
 pub mod gates;
 pub mod http;

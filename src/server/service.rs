@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::checker::Checker;
 use super::clients::Clients;
+use super::console::Console;
 use super::gates::Gates;
 use super::issue::IssueDesk;
 use super::keyring::Keyring;
@@ -54,6 +55,8 @@ pub struct Service {
     pub loopback_hosts_only: bool,
     /// Whether `/metrics` is answered on the main listener.
     pub metrics_here: bool,
+    /// The pages for people; `None`: not configured.
+    pub console: Option<Console>,
 }
 
 impl Service {

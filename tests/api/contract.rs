@@ -24,7 +24,7 @@ fn the_contract_and_the_server_know_the_same_routes() {
                 Some(method) => vec![method.as_str()],
                 None => any.to_vec(),
             };
-            let path = endpoint.path.replace("/forward_auth/{tail:.*}", "/forward_auth/{gate}");
+            let path = endpoint.path.replace("{tail:.*}", "{gate}").replace(":.*}", "}");
             methods.into_iter().map(move |method| format!("{method} {path}"))
         })
         .collect();

@@ -48,7 +48,7 @@ on_both_databases! {
     }
 
     async fn every_secured_operation_asks_for_its_scope(app: TestApp) {
-        let powerless = app.client(NewClient { scopes: &["actor_tokens:redeem"], ..NewClient::minter() }).await;
+        let powerless = app.client(NewClient { scopes: &["audit:read_personal"], ..NewClient::minter() }).await;
         for operation in CONTRACT.operations().into_iter().filter(|o| o.scopes().is_some()) {
             let call = powerless.api.call(operation.method.clone(), &concrete(operation.path));
             // A body that would do: whether the scope is asked first or last is all one.

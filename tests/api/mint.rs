@@ -75,7 +75,10 @@ on_both_databases! {
         assert!(examples.len() >= 3);
         for example in examples {
             CONTRACT.check_component("MintRequest", &example).expect("an example is what the schema says");
-            client.api.mint(&example).await.ok();
+            // A code needs a product to take it: tests/stop/handing.rs.
+            if example["delivery"] != "code" {
+                client.api.mint(&example).await.ok();
+            }
         }
     }
 
@@ -241,9 +244,9 @@ on_both_databases! {
         nobody.api.mint(&mint_body()).await.fails(403, "policy_denied");
     }
 
-    async fn fields_and_routes_of_later_issues_are_refused(app: TestApp) {
+    async fn fields_and_routes_that_are_not_there_are_refused(app: TestApp) {
         let client = app.minter().await;
-        for (name, value) in [("redeem_client", json!("client_x")), ("code_challenge", json!("x")), ("code", json!("x"))] {
+        for (name, value) in [("claims", json!({ "admin": true })), ("act", json!({ "sub": "x" })), ("code", json!("x"))] {
             client.api.mint(&with(name, value)).await.fails(422, "form_param_unknown");
         }
         let id = client.api.mint(&mint_body()).await.ok()["id"].as_str().unwrap().to_owned();

@@ -40,6 +40,9 @@ on_both_databases! {
             let preflight = call.header("access-control-request-method", "GET").send().await;
             assert_eq!(preflight.header("access-control-allow-origin"), Some("*"), "{path}");
         }
+        // Public to read, private to write.
+        let write = app.api.call(Method::POST, "/v1/revocations").json(&json!({})).header("origin", origin).send().await;
+        assert!(write.header("access-control-allow-origin").is_none());
         for path in NOT_FROM_PAGES {
             let reply = client.api.call(Method::GET, path).header("origin", origin).send().await;
             assert!(reply.header("access-control-allow-origin").is_none(), "{path}");

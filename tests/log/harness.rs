@@ -40,8 +40,16 @@ impl Bench {
         let made = crate::pg::database().await?;
         let owner = Db::connect(&made.owner_url).await.unwrap();
         migrate(&owner, Some(&made.service_user)).await.unwrap();
+        owner.close().await;
+        Some(Self::of_postgres(&made).await)
+    }
+
+    /// On a database that is migrated already.
+    pub async fn of_postgres(made: &crate::pg::TestDatabase) -> Self {
+        let owner = Db::connect(&made.owner_url).await.unwrap();
         let service = Db::connect(&made.service_url).await.unwrap();
-        Some(Self::new(service, owner, made.service_url, Some(made.super_url), tempfile::tempdir().unwrap()))
+        let (url, admin) = (made.service_url.clone(), Some(made.super_url.clone()));
+        Self::new(service, owner, url, admin, tempfile::tempdir().unwrap())
     }
 
     fn new(

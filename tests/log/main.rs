@@ -4,6 +4,8 @@
 mod pg;
 
 mod append;
+mod exporting;
+mod faults;
 mod harness;
 mod reads;
 mod removal;

@@ -51,6 +51,14 @@ function newProvider() {
     clients: [
       { client_id: 'support-console', ...person },
       { client_id: 'low-value-app', ...person },
+      // Stagedoor's own console, for the browser tests.
+      ...(process.env.CONSOLE_CALLBACK ? [{
+        client_id: 'console',
+        client_secret: 'console-secret',
+        grant_types: ['authorization_code'],
+        response_types: ['code'],
+        redirect_uris: [process.env.CONSOLE_CALLBACK],
+      }] : []),
       {
         client_id: 'billing-bot',
         client_secret: 'billing-bot-secret',

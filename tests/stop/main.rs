@@ -3,7 +3,13 @@
 #[path = "../log/harness.rs"]
 #[expect(dead_code, reason = "shared with the log's tests, which use all of it")]
 mod harness;
-#[path = "../support/pg.rs"]
-mod pg;
+#[path = "../support/mod.rs"]
+mod support;
+use support::pg;
 
+mod following;
+mod handing;
 mod ordering;
+mod retrying;
+mod revoking;
+mod site;

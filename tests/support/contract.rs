@@ -268,6 +268,9 @@ impl Contract {
             });
             return lines.flatten().collect();
         }
+        if media == "application/octet-stream" {
+            return Vec::new();
+        }
         let value = if media.ends_with("json") {
             match serde_json::from_slice(&reply.body) {
                 Ok(value) => value,

@@ -3,8 +3,6 @@
 //! Used through `#[path = "../support/pg.rs"] mod pg;`. The cluster is stopped and removed when the test
 //! process ends, however it ends.
 
-#![expect(dead_code, reason = "each test binary uses what it needs")]
-
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
@@ -36,6 +34,12 @@ pub struct TestDatabase {
     pub service_user: String,
 }
 
+// Not every test binary uses everything here.
+const _: fn(&Cluster) = Cluster::crash;
+const _: fn() -> Option<Cluster> = Cluster::own;
+const _: fn(&TestDatabase) -> [&String; 4] =
+    |d| [&d.service_url, &d.owner_url, &d.super_url, &d.service_user];
+
 static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -54,24 +58,7 @@ pub fn cluster() -> Option<&'static Cluster> {
 
 /// A fresh database in the cluster of this process.
 pub async fn database() -> Option<TestDatabase> {
-    let cluster = cluster()?;
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let (name, owner, service) = (format!("t{n}"), format!("owner{n}"), format!("service{n}"));
-    let mut admin =
-        PgConnection::connect(&cluster.url("postgres", "postgres")).await.expect("the cluster answers");
-    for statement in [
-        format!("CREATE ROLE {owner} LOGIN"),
-        format!("CREATE ROLE {service} LOGIN"),
-        format!("CREATE DATABASE {name} OWNER {owner}"),
-    ] {
-        admin.execute(AssertSqlSafe(statement)).await.expect("a role and a database");
-    }
-    Some(TestDatabase {
-        service_url: cluster.url(&service, &name),
-        owner_url: cluster.url(&owner, &name),
-        super_url: cluster.url("postgres", &name),
-        service_user: service,
-    })
+    Some(cluster()?.database().await)
 }
 
 fn find_bin() -> Option<PathBuf> {
@@ -86,6 +73,33 @@ fn find_bin() -> Option<PathBuf> {
 }
 
 impl Cluster {
+    /// A cluster of a test's own, to be stopped and started at will; `None` without PostgreSQL.
+    pub fn own() -> Option<Self> {
+        cluster()?;
+        find_bin().map(Self::start)
+    }
+
+    /// A fresh database with an owner and a service role.
+    pub async fn database(&self) -> TestDatabase {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (name, owner, service) = (format!("t{n}"), format!("owner{n}"), format!("service{n}"));
+        let admin = PgConnection::connect(&self.url("postgres", "postgres")).await;
+        let mut admin = admin.expect("the cluster answers");
+        for statement in [
+            format!("CREATE ROLE {owner} LOGIN"),
+            format!("CREATE ROLE {service} LOGIN"),
+            format!("CREATE DATABASE {name} OWNER {owner}"),
+        ] {
+            admin.execute(AssertSqlSafe(statement)).await.expect("a role and a database");
+        }
+        TestDatabase {
+            service_url: self.url(&service, &name),
+            owner_url: self.url(&owner, &name),
+            super_url: self.url("postgres", &name),
+            service_user: service,
+        }
+    }
+
     fn start(bin: PathBuf) -> Self {
         let dir = tempfile::Builder::new().prefix("stagedoor-pg-").tempdir().expect("a directory").keep();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();

@@ -19,6 +19,8 @@ use crate::token::Entropy;
 const CLIENT: &str = "dev";
 /// Whom demo tokens are for.
 const AUDIENCE: &str = "https://api.example.com";
+/// Where `cargo run --example product` takes handoff codes.
+const PRODUCT: &str = "http://as.localhost:4000/impersonation";
 /// Keeps the demo client's secret between runs, beside the demo's other secrets.
 const SECRET_FILE: &str = "dev-client.json";
 
@@ -105,6 +107,7 @@ async fn set_up(setup: &Setup) -> Result<DevClient, AppError> {
         scopes: Some(ClientScope::ALL.iter().map(|s| s.as_str().to_owned()).collect()),
         audiences: Some(vec![AUDIENCE.into()]),
         may_assert: Some(vec!["*".into()]),
+        handoff_url: Some(PRODUCT.into()),
         ..ClientForm::default()
     };
     let made = clients::create(&db, &master, &form, SecretKind::Test, now, entropy)
@@ -158,6 +161,10 @@ fn print_next(running: &Running, client: &DevClient) -> std::io::Result<()> {
          -d '{body}'\n\n\
          What the log says of it:\n\n  \
          curl -s '{url}/v1/audit/entries?limit=1' -H 'Authorization: Bearer {secret}'\n\n\
+         The same for people, with sign-in, log and red button:\n\n  \
+         {url}/console\n\n\
+         A product to act in, under a banner (then open http://localhost:4000):\n\n  \
+         cargo run --example product -- {url}\n\n\
          A service that reads both identities:\n\n  \
          cargo run --example downstream_actix -- {url}\n\n\
          Stop with Ctrl-C. `stagedoor dev` keeps its data in DATA_DIR; `stagedoor serve` does not take it.",

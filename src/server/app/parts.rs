@@ -5,13 +5,18 @@ use std::sync::Arc;
 use super::AppError;
 use crate::server::actors::{Actors, IssuerConfig, KeySource};
 use crate::server::config::{self, Config};
+use crate::server::console::draft::UsedDrafts;
+use crate::server::console::seal::Seals;
+use crate::server::console::sign_in::RelyingParty;
+use crate::server::console::{Console, SignIn};
 use crate::server::directory::{BearerToken, Directory, DirectoryConfig, IdAttribute, ScimConfig};
 use crate::server::gates::Gates;
+use crate::server::master_key::MasterKey;
 use crate::server::outbound::{Outbound, OutboundConfig};
 use crate::server::policy::{Policy, PolicyStore};
 use crate::token::AudienceRule;
 use crate::token::revocation::Revocations;
-use crate::token::{Clock, Issuer, KeySet, TrustedIssuer, Verifier};
+use crate::token::{Audience, Clock, Entropy, Issuer, KeySet, TrustedIssuer, Verifier};
 
 /// The one outbound client: every configured destination, and nothing else.
 pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
@@ -135,4 +140,71 @@ pub fn gates(
     }
     let verifier = verifier.build().map_err(AppError::failed("the gates cannot be set up"))?;
     Ok(Gates::new(Arc::new(verifier), &config.gates))
+}
+
+/// The pages for people: configured, or the demo's.
+pub fn console(
+    config: &Config,
+    own: &Issuer,
+    dev: bool,
+    master: &MasterKey,
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+) -> Result<Option<Console>, AppError> {
+    let sign_in = match &config.console {
+        Some(settings) => SignIn::Issuer(Box::new(relying_party(config, settings, own, clock)?)),
+        None if dev => {
+            let iss = format!("{own}/console/demo");
+            let iss =
+                Issuer::try_from(iss).map_err(AppError::failed("the demo's sign-in cannot be named"))?;
+            SignIn::Local { iss }
+        }
+        None => return Ok(None),
+    };
+    let origin = reqwest::Url::parse(own.as_str()).map_err(AppError::failed("ISSUER is no address"))?;
+    Ok(Some(Console {
+        sign_in,
+        seals: Seals::new(master.clone(), entropy),
+        used_drafts: UsedDrafts::default(),
+        origin: origin.origin().ascii_serialization(),
+    }))
+}
+
+/// The console as a client of its issuer: the issuer as configured, but for ID tokens of this client alone.
+fn relying_party(
+    config: &Config,
+    settings: &config::ConsoleConfig,
+    own: &Issuer,
+    clock: Arc<dyn Clock>,
+) -> Result<RelyingParty, AppError> {
+    let trusted = config.issuers.iter().find(|i| i.iss == settings.issuer);
+    let trusted = trusted.ok_or_else(|| {
+        AppError::Refused("[console] issuer must be one of [[issuers]]; add it there".into())
+    })?;
+    let audience = Audience::try_from(settings.client_id.as_str())
+        .map_err(|_| AppError::Refused("[console] client_id is no id".into()))?;
+    let discovery = match &trusted.keys {
+        config::KeySource::Discovery(url) => url.clone(),
+        config::KeySource::JwksUrl(_) | config::KeySource::JwksFile(_) => {
+            format!("{}/.well-known/openid-configuration", trusted.iss.as_str().trim_end_matches('/'))
+        }
+    };
+    let for_console = IssuerConfig {
+        id_token: true,
+        clients: vec![settings.client_id.clone()],
+        audiences: vec![audience],
+        ..issuer(trusted)
+    };
+    let outbound = outbound(config)?;
+    let actors = Actors::new(own, vec![for_console], &outbound, clock)
+        .map_err(AppError::failed("the console's issuer cannot be used"))?;
+    Ok(RelyingParty {
+        issuer: trusted.iss.clone(),
+        discovery,
+        client_id: settings.client_id.clone(),
+        client_secret: settings.client_secret.clone(),
+        redirect_uri: format!("{own}/console/callback"),
+        actors,
+        outbound,
+    })
 }

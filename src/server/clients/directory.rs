@@ -87,6 +87,12 @@ impl Clients {
         self.now.load().by_id.get(id).cloned()
     }
 
+    /// Every client, disabled or not, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.now.load().by_id.values().cloned().collect()
+    }
+
     /// How many rows are ignored now because they are not authentic: anything but 0 is an alarm.
     #[must_use]
     pub fn ignored_rows(&self) -> u64 {

@@ -8,14 +8,17 @@ use serde_json::{Map, Value, json};
 use super::App;
 use super::caller::{Caller, authenticate, scope_missing};
 use super::fields::{Fields, invalid, missing};
+use super::once;
 use super::problem::{Code, Problem};
 use super::query::{Query, bad};
 use crate::server::actors::Declared;
 use crate::server::clients::ClientScope;
-use crate::server::issue::{self, Ask, Denial, DenialKind, IssueError, Minted, Requested, Subject};
+use crate::server::issue::{
+    self, Ask, CodeChallenge, Denial, DenialKind, Handed, Handoff, IssueError, Minted, Requested, Subject,
+};
 use crate::server::log::{Cursor, Grant, GrantFilter, GrantStatus, LogError};
 use crate::server::policy::Refusal;
-use crate::token::{Audience, GrantId, Scope, Sub};
+use crate::token::{Audience, ClientId, GrantId, Scope, Sub};
 
 /// The longest `actor_token` looked at, bytes.
 const MAX_ACTOR_TOKEN_BYTES: usize = 8 * 1024;
@@ -36,6 +39,8 @@ const MINT_MEMBERS: &[&str] = &[
     "audience",
     "scope",
     "delivery",
+    "redeem_client",
+    "code_challenge",
 ];
 
 /// What a mint answers (contract.md §5).
@@ -116,12 +121,24 @@ pub(super) fn json_answer(body: &impl Serialize) -> Result<HttpResponse, Problem
 pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
     super::edge::json_body(&request, &body)?;
-    let ask = read_ask(Fields::parse(&body)?)?;
-    let minted = app.desk.mint(&issue_caller(&caller), ask).await.map_err(not_answered)?;
+    let mut fields = Fields::parse(&body)?;
+    let delivery = read_delivery(&mut fields)?;
+    let ask = read_ask(fields)?;
+    let key = once::key(&app, &caller.client, &request, &body)?;
+    let minted = match delivery {
+        Delivery::Token => {
+            let minted = app.desk.mint(&issue_caller(&caller), ask, key).await.map_err(not_answered)?;
+            minted.map(|minted| minted_answer(&minted))
+        }
+        Delivery::Code(handoff) => {
+            let handed = app.desk.mint_code(&issue_caller(&caller), ask, handoff, key).await;
+            handed.map_err(not_answered)?.map(|handed| handed_answer(&handed))
+        }
+    };
     match minted {
-        Ok(minted) => {
+        Ok(answer) => {
             app.metrics.mint("granted");
-            minted_answer(&minted)
+            answer
         }
         Err(denial) => {
             app.metrics.mint("denied");
@@ -134,12 +151,65 @@ pub(super) fn issue_caller(caller: &Caller) -> issue::Caller<'_> {
     issue::Caller { client: &caller.client, request: &caller.arrival.id, address: caller.arrival.address }
 }
 
-fn minted_answer(minted: &Minted) -> Result<HttpResponse, Problem> {
+/// How a grant is handed over.
+pub(super) enum Delivery {
+    Token,
+    Code(Handoff),
+}
+
+pub(super) fn read_delivery(fields: &mut Fields) -> Result<Delivery, Problem> {
+    let delivery = fields.text("delivery", 16)?;
+    let redeem_client = fields.id::<ClientId>("redeem_client")?;
+    let code_challenge = match fields.text("code_challenge", 64)? {
+        None => None,
+        Some(text) => Some(CodeChallenge::parse(&text).ok_or_else(|| {
+            invalid(
+                "code_challenge",
+                "must be base64url(SHA-256(code_verifier)), 43 characters (RFC 7636, S256)",
+            )
+        })?),
+    };
+    match delivery.as_deref() {
+        None | Some("token") if redeem_client.is_some() => {
+            Err(invalid("redeem_client", "goes with delivery \"code\" only"))
+        }
+        None | Some("token") if code_challenge.is_some() => {
+            Err(invalid("code_challenge", "goes with delivery \"code\" only"))
+        }
+        None | Some("token") => Ok(Delivery::Token),
+        Some("code") => Ok(Delivery::Code(Handoff { redeem_client, code_challenge })),
+        Some(_) => Err(invalid("delivery", "must be \"token\" or \"code\"")),
+    }
+}
+
+fn handed_answer(handed: &Handed) -> Result<HttpResponse, Problem> {
+    let created_at = handed.created_at.timestamp_millis();
+    json_answer(&json!({
+        "object": "actor_token",
+        "id": handed.id,
+        "status": if handed.accepted { "accepted" } else { "pending" },
+        "user_id": handed.subject,
+        "actor": handed.actor,
+        "actor_assurance": handed.assurance,
+        "token": null,
+        "code": handed.code.as_str(),
+        "code_expires_at": handed.code_expires_at.timestamp_millis(),
+        "url": handed.url.as_ref().map(|url| url.as_str()),
+        "expires_at": handed.exp.timestamp_millis(),
+        "created_at": created_at,
+        "updated_at": created_at,
+        "scope": handed.scope,
+        "audience": handed.aud,
+        "audit": { "index": handed.index, "proof": handed.proof },
+    }))
+}
+
+pub(super) fn minted_answer(minted: &Minted) -> Result<HttpResponse, Problem> {
     let (claims, audit) = (minted.token.claims(), minted.token.audit());
     json_answer(&MintedBody {
         object: "actor_token",
         id: claims.sid.as_str(),
-        status: "pending",
+        status: if minted.accepted { "accepted" } else { "pending" },
         user_id: claims.sub.as_str(),
         actor: &claims.act,
         actor_assurance: claims.actor_assurance.as_str(),
@@ -176,10 +246,6 @@ pub(super) fn read_ask(mut fields: Fields) -> Result<Ask, Problem> {
         None => None,
         Some(text) => Some(Scope::parse(&text).map_err(|e| invalid("scope", &e.to_string()))?),
     };
-    match fields.text("delivery", 16)?.as_deref() {
-        None | Some("token") => {}
-        Some(_) => return Err(invalid("delivery", "must be \"token\"")),
-    }
     fields.finish(MINT_MEMBERS)?;
     let user_id = user_id.ok_or_else(|| missing("user_id", "Name the user whom the actor will act as."))?;
     let actor = match (token, claimed) {
@@ -238,6 +304,13 @@ pub(super) fn denied(denial: Denial) -> Problem {
         DenialKind::Condition | DenialKind::Audience | DenialKind::Policy(Refusal::Denied) => {
             Problem::new(Code::PolicyDenied, message)
         }
+        DenialKind::InFlight => Problem::new(Code::IdempotencyInFlight, message).retry_after(1),
+        DenialKind::KeyReused => Problem::new(Code::IdempotencyKeyReused, message),
+        DenialKind::GrantEnded => Problem::new(Code::IdempotencyGrantEnded, message),
+        // which of the reasons it was would tell a thief what he has
+        DenialKind::NoSuchCode => {
+            return Problem::new(Code::ResourceNotFound, message).param("code").recorded();
+        }
         DenialKind::Policy(Refusal::Error) => Problem::new(Code::PolicyError, message),
         DenialKind::Policy(Refusal::UnknownTarget) => {
             Problem::new(Code::ResourceNotFound, message).param("user_id")
@@ -250,7 +323,7 @@ pub(super) fn denied(denial: Denial) -> Problem {
 }
 
 /// Nothing could be recorded, or nothing signed.
-fn not_answered(error: IssueError) -> Problem {
+pub(super) fn not_answered(error: IssueError) -> Problem {
     match error {
         IssueError::Log(error) => log_unavailable(error),
         IssueError::NoKey(_) | IssueError::NoClerkKey | IssueError::Sign(_) => Problem::internal(&error),
@@ -292,7 +365,7 @@ pub async fn list(app: App, request: HttpRequest) -> Result<HttpResponse, Proble
     let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
     let limit = query.limit(50, 200)?;
     let page = app.log.grants(&filter, cursor, limit, app.clock.now()).await.map_err(log_unreadable)?;
-    let grants: Vec<GrantBody> = page.rows.into_iter().map(GrantBody::from).collect();
+    let grants: Vec<GrantBody> = page.rows.into_iter().map(|grant| app.revoker.seen(grant).into()).collect();
     json_answer(&json!({ "object": "list", "actor_tokens": grants, "next_cursor": page.next }))
 }
 
@@ -306,7 +379,7 @@ pub async fn read(app: App, request: HttpRequest, id: Path<String>) -> Result<Ht
     if grant.row.client != caller.client.id && !caller.is_admin() {
         return Err(unknown());
     }
-    json_answer(&GrantBody::from(grant))
+    json_answer(&GrantBody::from(app.revoker.seen(grant)))
 }
 
 /// POST `/v1/actor_tokens/verify`.

@@ -69,7 +69,7 @@ async fn ndjson(
     Ok(HttpResponse::Ok().content_type("application/x-ndjson").body(text))
 }
 
-fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
+pub(super) fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
     Ok(EntryFilter {
         actor: query.id("actor")?,
         subject: query.id("user_id")?,
@@ -90,7 +90,12 @@ fn wants_ndjson(accept: Option<&HeaderValue>) -> bool {
 }
 
 /// Reading personal data is an entry of its own, recorded before the data leaves.
-async fn record_view(app: &App, caller: &Caller, personal: bool, rows: usize) -> Result<(), Problem> {
+pub(super) async fn record_view(
+    app: &App,
+    caller: &Caller,
+    personal: bool,
+    rows: usize,
+) -> Result<(), Problem> {
     if !personal || rows == 0 {
         return Ok(());
     }
@@ -108,7 +113,7 @@ async fn record_view(app: &App, caller: &Caller, personal: bool, rows: usize) ->
 }
 
 /// One entry: the sealed body as it was hashed, and beside it what may be disclosed.
-fn row(entry: &LogEntry) -> Value {
+pub(super) fn row(entry: &LogEntry) -> Value {
     let mut out = Map::new();
     out.insert("index".into(), json!(entry.index));
     out.insert("time".into(), json!(entry.time.timestamp_millis()));

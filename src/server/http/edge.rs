@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
-use super::{Exposure, ROUTES};
+use super::{Endpoint, Exposure, ROUTES};
 use crate::server::service::Service;
 use crate::token::RequestId;
 
@@ -57,7 +57,7 @@ pub async fn edge(
         tracing::info_span!("request", id = %arrival.id, method = %method, route = tracing::field::Empty);
 
     let refused = host_refused(&service, &request);
-    let preflight = method == Method::OPTIONS && public_path(request.path());
+    let preflight = method == Method::OPTIONS && public(request.path(), &method);
     let answered = if let Some(problem) = refused {
         request.into_response(actix_web::ResponseError::error_response(&problem))
     } else if preflight {
@@ -114,7 +114,7 @@ fn finish(
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if public_path(request.path()) {
+    if public(request.path(), request.method()) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -142,24 +142,34 @@ fn in_our_words(path: &str, response: &HttpResponse) -> Option<HttpResponse> {
     })
 }
 
-/// Whether pages of other origins may read this path (contract.md §4, CORS).
-fn public_path(path: &str) -> bool {
-    ROUTES.iter().any(|e| e.exposure == Exposure::Public && matches(e.path, path))
+/// Whether pages of other origins may read this path (contract.md §4, CORS): the route with the fewest parameters
+/// answers, and a path that also takes a method which needs a credential gives nothing away to that.
+fn public(path: &str, method: &Method) -> bool {
+    let parameters = |e: &&Endpoint| e.path.matches('{').count();
+    let Some(answers) = ROUTES.iter().filter(|e| matches(e.path, path)).min_by_key(parameters) else {
+        return false;
+    };
+    let mut here = ROUTES.iter().filter(|e| e.path == answers.path);
+    let private =
+        |e: &&Endpoint| e.exposure != Exposure::Public && e.method.as_ref().is_none_or(|m| m == method);
+    here.clone().any(|e| e.exposure == Exposure::Public) && !here.any(|e| private(&e))
 }
 
-/// Whether `path` fits a route's pattern.
+/// Whether `path` fits a route's pattern; a last `{name:.*}` takes all the rest.
 fn matches(pattern: &str, path: &str) -> bool {
-    if let Some((head, _)) = pattern.split_once("/{tail:.*}") {
-        return path.strip_prefix(head).is_some_and(|rest| rest.starts_with('/'));
-    }
-    let (mut a, mut b) = (pattern.split('/'), path.split('/'));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return true,
-            (Some(p), Some(q)) if p == q || (p.starts_with('{') && !q.is_empty()) => {}
-            _ => return false,
+    let mut rest = Some(path);
+    for segment in pattern.split('/') {
+        let Some(here) = rest else { return false };
+        if segment.ends_with(":.*}") {
+            return !here.is_empty();
         }
+        let (first, after) = here.split_once('/').map_or((here, None), |(first, after)| (first, Some(after)));
+        if segment != first && !(segment.starts_with('{') && !first.is_empty()) {
+            return false;
+        }
+        rest = after;
     }
+    rest.is_none()
 }
 
 fn observe(
@@ -304,5 +314,9 @@ mod tests {
         assert!(matches("/v1/actor_tokens/{id}", "/v1/actor_tokens/act_1"));
         assert!(!matches("/v1/actor_tokens/{id}", "/v1/actor_tokens/"));
         assert!(!matches("/v1/jwks", "/v1/jwks/x"));
+        assert!(matches("/v1/t/{level}/{n:.*}", "/v1/t/0/x001/067.p/3"));
+        assert!(!matches("/v1/t/{level}/{n:.*}", "/v1/t/0"));
+        assert!(public("/v1/audit/log/tile/0/000", &Method::GET));
+        assert!(!public("/v1/audit/log/tile/entries/000", &Method::GET));
     }
 }

@@ -3,15 +3,19 @@
 pub mod actor_tokens;
 pub mod audit;
 pub mod caller;
+pub mod console;
 pub mod edge;
 pub mod ending;
 pub mod fields;
 pub mod forward_auth;
 pub mod oauth;
+pub mod once;
 pub mod policy;
 pub mod problem;
+pub mod proofs;
 pub mod public;
 pub mod query;
+pub mod redeem;
 pub mod revocations;
 
 use actix_web::http::Method;
@@ -71,6 +75,7 @@ endpoints! {
     Private POST "/v1/actor_tokens" => actor_tokens::mint;
     Private GET "/v1/actor_tokens" => actor_tokens::list;
     Private POST "/v1/actor_tokens/verify" => actor_tokens::verify;
+    Private POST "/v1/actor_tokens/redeem" => redeem::redeem;
     Private POST "/v1/actor_tokens/stop" => ending::stop;
     Private GET "/v1/actor_tokens/{id}" => actor_tokens::read;
     Private POST "/v1/actor_tokens/{id}/revoke" => ending::revoke;
@@ -80,6 +85,12 @@ endpoints! {
     Public GET "/v1/revocations/jwks" => revocations::jwks;
     Private POST "/v1/policy/explain" => policy::explain;
     Private GET "/v1/audit/entries" => audit::entries;
+    Private GET "/v1/audit/entries/{idx}/proof" => proofs::inclusion;
+    Private GET "/v1/audit/consistency" => proofs::consistency;
+    Private GET "/v1/audit/lookup" => proofs::look_up;
+    Private POST "/v1/audit/lookup" => proofs::look_up_token;
+    Private GET "/v1/audit/log/tile/entries/{n:.*}" => proofs::entry_bundle;
+    Public GET "/v1/audit/log/tile/{level}/{n:.*}" => proofs::hash_tile;
     Public GET "/v1/audit/log/checkpoint" => audit::checkpoint;
     Public GET "/v1/audit/log/vkey" => audit::vkey;
     Private ANY "/v1/forward_auth" => forward_auth::forward_auth;
@@ -95,6 +106,8 @@ endpoints! {
     Local GET "/readyz" => public::readyz;
     Local GET "/metrics" => public::metrics;
     Public GET "/openapi.yaml" => public::openapi;
+    Public GET "/banner.js" => console::banner;
+    Public GET "/banner/{name}" => console::banner_by_hash;
 }
 
 /// Mounts every endpoint; a path asked with another method answers 405 and says which it takes.
@@ -106,7 +119,7 @@ pub fn configure(config: &mut ServiceConfig) {
         }
     }
     // Fixed segments before parameters: `/verify` must not be read as an id.
-    paths.sort_by_key(|path| path.contains('{'));
+    paths.sort_by_key(|path| path.matches('{').count());
     for path in paths {
         let mut resource: Resource = web::resource(path);
         for endpoint in ROUTES.iter().filter(|e| e.path == path) {
@@ -116,6 +129,7 @@ pub fn configure(config: &mut ServiceConfig) {
             Err::<&'static str, _>(method_not_allowed(path))
         })));
     }
+    console::configure(config);
 }
 
 /// Mounts what the listener of `METRICS_LISTEN` answers.

@@ -2,7 +2,7 @@
 
 use crate::server::actors::Declared;
 use crate::server::clients::{Client, ClientScope};
-use crate::server::policy::Refusal;
+use crate::server::policy::{ActorFacts, Refusal};
 use crate::token::{Audience, Scope, Sub};
 
 /// How the request names the actor.
@@ -19,6 +19,8 @@ pub enum Requested {
         /// Which kind of token the caller says it is.
         declared: Declared,
     },
+    /// By his own sign-in at our console, which verified him.
+    SignedIn(Box<ActorFacts>),
     /// By nobody: the client itself wants to act, as a service.
     TheClient,
 }
@@ -28,6 +30,7 @@ impl std::fmt::Debug for Requested {
         f.write_str(match self {
             Self::Asserted(_) => "Asserted(..)",
             Self::Proven { .. } => "Proven([redacted])",
+            Self::SignedIn(_) => "SignedIn(..)",
             Self::TheClient => "TheClient",
         })
     }
@@ -104,6 +107,14 @@ pub enum DenialKind {
     },
     /// Something changed between the decision and the record.
     Condition,
+    /// The same idempotency key is being worked on.
+    InFlight,
+    /// The idempotency key was used with another body.
+    KeyReused,
+    /// The grant made under this idempotency key is over.
+    GrantEnded,
+    /// There is no such code for this client to use.
+    NoSuchCode,
 }
 
 impl Denial {
@@ -169,16 +180,82 @@ impl Denial {
         }
     }
 
+    /// The same request is under way.
+    pub fn in_flight() -> Self {
+        Self {
+            rule: "idempotency_in_flight".into(),
+            message: "The same Idempotency-Key is being worked on. Ask again in a second.".into(),
+            kind: DenialKind::InFlight,
+        }
+    }
+
+    /// The same key came with another body.
+    pub fn key_reused() -> Self {
+        Self {
+            rule: "idempotency_key_reused".into(),
+            message: "This Idempotency-Key was used with another body. Take a new key for a new request."
+                .into(),
+            kind: DenialKind::KeyReused,
+        }
+    }
+
+    /// What was answered under the key is over.
+    pub fn grant_ended() -> Self {
+        Self {
+            rule: "idempotency_grant_ended".into(),
+            message: "The grant made under this Idempotency-Key is over. Take a new key to ask anew.".into(),
+            kind: DenialKind::GrantEnded,
+        }
+    }
+
+    /// What was answered under the key would not be granted now; the log keeps by which rule.
+    pub fn grant_ended_by(denial: &Self) -> Self {
+        Self { rule: denial.rule.clone(), ..Self::grant_ended() }
+    }
+
+    /// The code cannot be used; which of the reasons, only the log knows.
+    pub fn code(rule: &'static str) -> Self {
+        Self {
+            rule: rule.into(),
+            message: "No code like this can be used by this client. Codes live a minute and work once."
+                .into(),
+            kind: DenialKind::NoSuchCode,
+        }
+    }
+
+    /// Challenge and verifier do not belong together.
+    pub fn code_verifier(why: &str) -> Self {
+        Self {
+            rule: "code_verifier".into(),
+            message: format!("`code_verifier` {why}."),
+            kind: DenialKind::Parameter("code_verifier"),
+        }
+    }
+
+    /// Nobody by that id may redeem codes.
+    pub fn redeem_client() -> Self {
+        Self {
+            rule: "redeem_client".into(),
+            message: "`redeem_client` names no client that may redeem codes (scope actor_tokens:redeem)."
+                .into(),
+            kind: DenialKind::Parameter("redeem_client"),
+        }
+    }
+
     /// Something changed between the decision and the record, found under the log's lock.
     pub fn condition(rule: &str) -> Self {
         let message = match rule {
             "client_disabled" => "The client was disabled a moment ago.",
-            "grant_over" => "The grant that is acted on with is over.",
-            "too_many_targets" => {
+            "grant_ended" => "The grant that this rests on is over.",
+            "on_hold" => "Acting as this user, or by this actor or client, is stopped for the time being.",
+            "targets_per_hour" => {
                 "This actor has had as many different targets in the last hour as the policy allows."
             }
             _ => "What this rests on changed a moment ago. Ask again.",
         };
+        if rule == "idempotency_in_flight" {
+            return Self::in_flight();
+        }
         Self { rule: rule.into(), message: message.into(), kind: DenialKind::Condition }
     }
 

@@ -1,35 +1,40 @@
 //! The use case, straight down: request → who → whom → may he → sign → record → release.
 
 mod attempt;
+mod handoff;
+mod once;
+mod redeem;
+mod secrets;
+mod sign;
 mod subject;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
+pub use handoff::{CodeChallenge, Handed, Handoff};
+pub use once::{InFlight, RequestKey};
+pub use redeem::RedeemAsk;
+pub use secrets::HandoffSecrets;
 pub use subject::{Parent, Target};
 
 use crate::server::actors::{ActorTokenError, Actors};
 use crate::server::checker::Checker;
-use crate::server::clients::{Client, ClientScope, Profile};
+use crate::server::clients::{Client, ClientScope, Clients, Profile};
 use crate::server::directory::{Cached, Directory};
 use crate::server::keyring::{Keyring, KeyringError};
 use crate::server::limits::MintLimits;
-use crate::server::log::{
-    Beginning, Condition, Decision, Effect, Event, EventType, GrantRow, Log, LogError, Personal, Record,
-    ReleasedToken, UnreleasedToken,
-};
+use crate::server::log::{Decision, Event, EventType, Log, LogError, Personal, Record, ReleasedToken};
 use crate::server::policy::{
     Action, ActorFacts, ClientFacts, Limits, Person, Policy, PolicyStore, Question, TargetFacts, Verdict,
 };
-use crate::server::revoke::PeopleTags;
+use crate::server::revoke::{PeopleTags, RevocationState, Revoker};
 use crate::server::ticket::TicketSystem;
 use crate::token::signer::SignError;
-use crate::token::{
-    Act, ActorClaims, Assurance, Clock, Entropy, GrantId, Issuer, Jti, RequestId, Signer, Sub,
-};
+use crate::token::{Act, Assurance, Clock, Entropy, Issuer, RequestId, Sub};
+use once::Begun;
 
 /// Who asks, as the edge knows him.
 #[derive(Debug, Clone)]
@@ -49,6 +54,8 @@ pub struct Minted {
     pub token: ReleasedToken,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+    /// Whether it came by a code.
+    pub accepted: bool,
 }
 
 /// Why an attempt could not even be answered with a denial.
@@ -90,6 +97,16 @@ pub struct IssueDesk {
     pub checker: Arc<Checker>,
     /// What stands for people in tables.
     pub people: Arc<PeopleTags>,
+    /// Who may call, by id.
+    pub clients: Arc<Clients>,
+    /// What is known to be revoked.
+    pub revocations: Arc<RevocationState>,
+    /// What ends a grant whose code is used twice.
+    pub revoker: Arc<Revoker>,
+    /// What codes and idempotency keys are made under.
+    pub secrets: HandoffSecrets,
+    /// Idempotency keys that are being worked on in this process.
+    pub in_flight: InFlight,
     /// Who knows tickets.
     pub tickets: Option<TicketSystem>,
     /// How often somebody may try.
@@ -119,14 +136,6 @@ pub enum Explained {
     },
 }
 
-/// What shapes a token.
-struct Mold {
-    signer: Arc<dyn Signer>,
-    typ: &'static str,
-    iss: Issuer,
-    azp: Option<String>,
-}
-
 /// When, by which rules, and how far one may look: the same for a whole attempt, whatever changes meanwhile.
 #[derive(Clone, Copy)]
 struct Terms<'a> {
@@ -136,6 +145,7 @@ struct Terms<'a> {
 }
 
 /// A decision in favour: who acts, for whom, within which limits.
+#[derive(Clone)]
 struct Decided {
     act: Act,
     assurance: Assurance,
@@ -144,22 +154,40 @@ struct Decided {
 }
 
 impl IssueDesk {
-    /// Mints a token, or says why not; either way the attempt is in the log when this returns `Ok`.
+    /// Mints a token, or says why not; either way the attempt is in the log when this returns `Ok`. With a
+    /// `key`, a retry is given the same claims again.
     ///
     /// # Errors
     /// [`IssueError`] when the attempt could not be recorded: then nothing may be answered but 503.
-    pub async fn mint(&self, caller: &Caller<'_>, ask: Ask) -> Result<Result<Minted, Denial>, IssueError> {
+    pub async fn mint(
+        &self,
+        caller: &Caller<'_>,
+        ask: Ask,
+        key: Option<RequestKey>,
+    ) -> Result<Result<Minted, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
-        match self.decide(caller, &ask, now, &mut event).await {
-            Ok(decided) => self.sign_and_release(caller, decided, event, now).await,
-            // Over the rate limit nothing is evaluated, and nothing recorded but in sums (contract.md §3).
-            Err(denial) if matches!(denial.kind, DenialKind::RateLimited { .. }) => Ok(Err(denial)),
-            Err(denial) => {
-                self.log.deny(event, &denial.rule).await?;
-                Ok(Err(denial))
+        let _working = match self.begin(key.as_ref(), now).await? {
+            Begun::First(working) => working,
+            Begun::Again(grant) => {
+                let decided = self.decide(caller, &ask, now, &mut event).await;
+                return self.mint_again(caller, decided, event, &grant).await;
             }
+            Begun::Refused(denial) => return self.refuse(event, denial).await,
+        };
+        match self.decide(caller, &ask, now, &mut event).await {
+            Ok(decided) => self.sign_and_release(caller, &decided, event, now, key.as_ref()).await,
+            Err(denial) => self.refuse(event, denial).await,
         }
+    }
+
+    /// Records a refusal, and only then gives it out. Over the rate limit nothing was evaluated, and nothing is
+    /// recorded but in sums (contract.md §3).
+    async fn refuse<T>(&self, event: Event, denial: Denial) -> Result<Result<T, Denial>, IssueError> {
+        if !matches!(denial.kind, DenialKind::RateLimited { .. }) {
+            self.log.deny(event, &denial.rule).await?;
+        }
+        Ok(Err(denial))
     }
 
     /// Everything up to the signature; `event` learns who and whom as soon as that is known.
@@ -170,6 +198,17 @@ impl IssueDesk {
         now: DateTime<Utc>,
         event: &mut Event,
     ) -> Result<Decided, Denial> {
+        self.decide_with_facts(caller, ask, now, event).await.map(|(decided, _)| decided)
+    }
+
+    /// As [`Self::decide`], with what is known of the actor.
+    async fn decide_with_facts(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        now: DateTime<Utc>,
+        event: &mut Event,
+    ) -> Result<(Decided, ActorFacts), Denial> {
         if !caller.client.may(ClientScope::Issue) {
             return Err(Denial::scope(ClientScope::Issue));
         }
@@ -196,11 +235,24 @@ impl IssueDesk {
         let policy = self.policy.current();
         let terms = Terms { now, look: Look::Up, policy: &policy };
         let question = self.question(caller, ask, &target, actor, terms).await?;
+        let limits = self.judge(caller, &policy, &question, event).await?;
+        let actor = question.actor;
+        Ok((Decided { act: actor.act.clone(), assurance: actor.assurance, target, limits }, actor))
+    }
+
+    /// What the policy says; `event` learns which rule.
+    async fn judge(
+        &self,
+        caller: &Caller<'_>,
+        policy: &Policy,
+        question: &Question,
+        event: &mut Event,
+    ) -> Result<Limits, Denial> {
         event.policy = Some(policy.version().to_owned());
         if event.personal.reason.is_none() {
             event.personal.reason = policy.default_reason(&question.client).map(str::to_owned);
         }
-        match policy.decide(&question) {
+        match policy.decide(question) {
             Verdict::Granted { limits, .. } if limits.require_approval && !limits.break_glass => {
                 Err(Denial::by_rule(
                     "approval_required",
@@ -209,11 +261,10 @@ impl IssueDesk {
             }
             Verdict::Granted { rule, limits } => {
                 if limits.ticket_lookup {
-                    self.ticket_holds(caller, &question).await?;
+                    self.ticket_holds(caller, question).await?;
                 }
                 event.rule = Some(rule);
-                let ActorFacts { act, assurance, .. } = question.actor;
-                Ok(Decided { act, assurance, target, limits })
+                Ok(limits)
             }
             Verdict::Denied { rule, message, refusal } => {
                 Err(Denial { rule, message, kind: DenialKind::Policy(refusal) })
@@ -315,6 +366,10 @@ impl IssueDesk {
                 let person = self.person(&facts.act.sub, look).await?;
                 Ok(ActorFacts { person, ..facts })
             }
+            Requested::SignedIn(facts) => {
+                let person = self.person(&facts.act.sub, look).await?;
+                Ok(ActorFacts { person, ..facts.as_ref().clone() })
+            }
             Requested::Asserted(sub) => {
                 if !caller.client.may(ClientScope::AssertActor) {
                     return Err(Denial::scope(ClientScope::AssertActor));
@@ -401,97 +456,6 @@ impl IssueDesk {
         }
         out
     }
-
-    /// What shapes a client's tokens: key, type and issuer (contract.md §6).
-    fn mold(&self, client: &Client) -> Result<Mold, IssueError> {
-        match client.profile {
-            Profile::Standard => Ok(Mold {
-                signer: self.keyring.token_signer().map_err(IssueError::NoKey)?,
-                typ: "at+jwt",
-                iss: self.issuer.clone(),
-                azp: None,
-            }),
-            Profile::Clerk => Ok(Mold {
-                signer: self.keyring.clerk_signer(&client.id).ok_or(IssueError::NoClerkKey)?,
-                typ: "JWT",
-                iss: self.clerk_issuer(client),
-                azp: client.origins.first().cloned(),
-            }),
-        }
-    }
-
-    /// The issuer of one client's tokens in profile `clerk`: nobody else's key speaks for it.
-    pub fn clerk_issuer(&self, client: &Client) -> Issuer {
-        let text = format!("{}/clerk/{}", self.issuer, client.id);
-        Issuer::try_from(text).unwrap_or_else(|_| self.issuer.clone())
-    }
-
-    async fn sign_and_release(
-        &self,
-        caller: &Caller<'_>,
-        decided: Decided,
-        event: Event,
-        now: DateTime<Utc>,
-    ) -> Result<Result<Minted, Denial>, IssueError> {
-        let Decided { act, assurance, target, limits } = decided;
-        let iat = now.duration_trunc(TimeDelta::seconds(1)).unwrap_or(now);
-        let own_end = iat + TimeDelta::seconds(i64::from(limits.lifetime_seconds));
-        let exp = target.parent.as_ref().map_or(own_end, |parent| own_end.min(parent.exp));
-        let Mold { signer, typ, iss, azp } = self.mold(caller.client)?;
-        let claims = ActorClaims {
-            iss,
-            sub: target.id,
-            aud: limits.audience,
-            exp,
-            iat,
-            nbf: iat,
-            jti: Jti::generate(now, &*self.entropy),
-            client_id: caller.client.id.clone(),
-            scope: limits.scope,
-            sid: GrantId::generate(now, &*self.entropy),
-            actor_assurance: assurance,
-            azp,
-            act,
-        };
-        let parent = target.parent.map(|parent| parent.grant);
-        let grant = GrantRow {
-            id: claims.sid.clone(),
-            jti: claims.jti.clone(),
-            client: claims.client_id.clone(),
-            kid: signer.kid().clone(),
-            aud: claims.aud.clone(),
-            scope: claims.scope.clone(),
-            assurance: claims.actor_assurance,
-            iat: claims.iat,
-            exp: claims.exp,
-            created_at: now,
-            parent: parent.clone(),
-        };
-        let people = self.people.of_grant(&claims.client_id, &claims.act, &claims.sub);
-        let (client, kid, iat) = (claims.client_id.clone(), Some(grant.kid.clone()), claims.iat);
-        let mut conditions = vec![
-            Condition::ClientActive(claims.client_id.clone()),
-            Condition::NotHeld(Box::new(Beginning { client, kid, iat, people })),
-        ];
-        conditions.extend(parent.map(Condition::GrantLive));
-        conditions.extend(limits.max_targets_per_hour.map(|max| Condition::TargetsBelow {
-            actor: claims.act.clone(),
-            subject: claims.sub.clone(),
-            max,
-        }));
-        let mut effects = Vec::with_capacity(2);
-        let earlier = self.people.earlier(&claims.act);
-        if !earlier.is_empty() {
-            effects.push(Effect::InsertChain { grant: grant.id.clone(), exp: grant.exp, people: earlier });
-        }
-        effects.push(Effect::InsertGrant(grant));
-        let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
-        let released = self.log.release(token, event, conditions, effects).await?;
-        Ok(match released {
-            Ok(token) => Ok(Minted { token, created_at: now }),
-            Err(recorded) => Err(Denial::condition(recorded.rule())),
-        })
-    }
 }
 
 /// An actor of whom nothing is known but who he is.
@@ -522,6 +486,7 @@ fn first_event(caller: &Caller<'_>, ask: &Ask) -> Event {
                 Requested::Asserted(sub) | Requested::Proven { claimed: Some(sub), .. } => {
                     Some(Act { sub: sub.clone(), iss: None, act: None })
                 }
+                Requested::SignedIn(facts) => Some(facts.act.clone()),
                 Requested::Proven { claimed: None, .. } | Requested::TheClient => None,
             },
             subject: match &ask.subject {

@@ -89,6 +89,16 @@ impl Keyring {
         self.signer(&KeyPurpose::Clerk(client.clone())).map(|signer| signer as Arc<dyn Signer>)
     }
 
+    /// A key that signed tokens and is still published, to sign what it signed before once more.
+    #[must_use]
+    pub fn signer_named(&self, kid: &Kid) -> Option<Arc<dyn Signer>> {
+        let (now, snapshot) = (self.clock.now(), self.now.load());
+        let tokens = |k: &&Key| matches!(k.info.purpose, KeyPurpose::Token | KeyPurpose::Clerk(_));
+        let mut named =
+            snapshot.keys.iter().filter(|k| k.info.kid == *kid && k.info.is_published(now)).filter(tokens);
+        named.next().map(|k| Arc::clone(&k.signer) as Arc<dyn Signer>)
+    }
+
     /// The Ed25519 seed that signs checkpoints.
     ///
     /// # Errors
@@ -117,6 +127,13 @@ impl Keyring {
         self.published(&KeyPurpose::Token)
     }
 
+    /// Every key that ever signed tokens here, retired and revoked ones too: what an old token verifies under.
+    #[must_use]
+    pub fn every_token_key(&self) -> KeySet {
+        let signs = |k: &&Key| matches!(k.info.purpose, KeyPurpose::Token | KeyPurpose::Clerk(_));
+        KeySet::new(self.now.load().keys.iter().filter(signs).map(|k| k.info.public.clone()))
+    }
+
     /// Keys whose signatures are worth nothing any more.
     #[must_use]
     pub fn revoked_kids(&self) -> Vec<Kid> {
@@ -129,6 +146,14 @@ impl Keyring {
         let signer = self.signer(&KeyPurpose::Token)?;
         let snapshot = self.now.load();
         snapshot.keys.iter().find(|k| k.info.kid == *signer.kid()).map(|k| k.info.activated_at)
+    }
+
+    /// What is known of every key, the newest first.
+    #[must_use]
+    pub fn infos(&self) -> Vec<KeyInfo> {
+        let mut all: Vec<_> = self.now.load().keys.iter().map(|key| key.info.clone()).collect();
+        all.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.kid.cmp(&b.kid)));
+        all
     }
 
     /// How many rows are ignored now because they are not authentic: anything but 0 is an alarm.
@@ -155,6 +180,7 @@ impl Keyring {
         let mut ticks = tokio::time::interval(FOLLOW_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut looks, mut failing) = (0u32, false);
+        let mut told = Arc::downgrade(&self.now.load_full());
         loop {
             ticks.tick().await;
             looks = looks.wrapping_add(1);
@@ -163,15 +189,19 @@ impl Keyring {
             } else {
                 self.refresh(db).await
             };
+            // somebody else may have read the keys again meanwhile
+            let now = Arc::downgrade(&self.now.load_full());
+            let other = !now.ptr_eq(&told);
+            told = now;
             match &seen {
-                Ok(true) => changed(self),
+                Ok(changes) if *changes || other => changed(self),
                 Err(error) if !failing => {
                     tracing::error!(
                         error = error as &dyn std::error::Error,
                         "changes of keys cannot be seen"
                     );
                 }
-                Ok(false) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
             failing = seen.is_err();
         }

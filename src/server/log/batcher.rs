@@ -113,16 +113,16 @@ impl Batcher {
             waiting.clear();
             tokio::select! {
                 biased;
-                taken = self.queue.recv_many(&mut waiting, self.options.batch) => {
-                    if taken == 0 {
-                        return;
-                    }
-                }
                 _ = self.closing.changed(), if open => {
                     // what is queued is still recorded; nothing more gets in
                     open = false;
                     self.queue.close();
                     continue;
+                }
+                taken = self.queue.recv_many(&mut waiting, self.options.batch) => {
+                    if taken == 0 {
+                        return;
+                    }
                 }
                 _ = tick.tick() => {
                     let idle = self.clock.monotonic().saturating_sub(last_append);
@@ -136,18 +136,14 @@ impl Batcher {
             }
             let recorded = self.serve(&mut waiting).await;
             last_append = self.clock.monotonic();
-            match recorded {
-                Ok(()) => {}
-                Err(Failure::Store(_)) => self.refuse_waiting(),
-                Err(Failure::Fatal(fatal)) => {
-                    tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process wrote");
-                    self.fatal.send_replace(Some(fatal.clone()));
-                    self.queue.close();
-                    while let Ok(queued) = self.queue.try_recv() {
-                        let _ = queued.answer.send(Err(LogError::Stopped(fatal.clone())));
-                    }
-                    return;
+            if let Err(Failure::Fatal(fatal)) = recorded {
+                tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process wrote");
+                self.fatal.send_replace(Some(fatal.clone()));
+                self.queue.close();
+                while let Ok(queued) = self.queue.try_recv() {
+                    let _ = queued.answer.send(Err(LogError::Stopped(fatal.clone())));
                 }
+                return;
             }
         }
     }
@@ -189,19 +185,16 @@ impl Batcher {
                     records = records.len(),
                     "a batch was not recorded"
                 );
+                // whoever queued up meanwhile would wait for the same failure again; whoever comes after the
+                // answer gets another try
+                while let Ok(queued) = self.queue.try_recv() {
+                    answers.push(queued.answer);
+                }
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
                 Err(failure)
             }
-        }
-    }
-
-    /// Whoever queued up while the database was away would wait for the same failure again.
-    fn refuse_waiting(&mut self) {
-        let error = LogError::Unavailable(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut)));
-        while let Ok(queued) = self.queue.try_recv() {
-            let _ = queued.answer.send(Err(error.clone()));
         }
     }
 

@@ -66,6 +66,9 @@ pub enum RemovalError {
     Log(#[from] LogError),
 }
 
+/// A row that is about somebody else.
+struct NotHis;
+
 impl Whom {
     const fn fields(&self) -> &'static [&'static str] {
         match self {
@@ -85,22 +88,22 @@ impl Whom {
         }
     }
 
-    /// What stays of a row; `None` when the row is not about him.
-    fn reduce(&self, row: &StoredPrivate) -> Option<Option<StoredPrivate>> {
-        let list: Vec<String> = serde_json::from_str(&row.disclosures).ok()?;
+    /// What stays of a row, `None` for nothing, or [`NotHis`] when the row is not about him.
+    fn reduce(&self, row: &StoredPrivate) -> Result<Option<StoredPrivate>, NotHis> {
+        let list: Vec<String> = serde_json::from_str(&row.disclosures).map_err(|_| NotHis)?;
         let opened: Vec<(String, (String, Value))> =
             list.into_iter().filter_map(|text| open_disclosure(&text).map(|open| (text, open))).collect();
         if !opened.iter().any(|(_, (name, value))| self.is_in(name, value)) {
-            return None;
+            return Err(NotHis);
         }
         let gone = |name: &str| self.fields().contains(&name);
         let kept: Vec<&str> =
             opened.iter().filter(|(_, (name, _))| !gone(name)).map(|(text, _)| text.as_str()).collect();
         if kept.is_empty() {
-            return Some(None);
+            return Ok(None);
         }
         let unless = |name: &str, value: &Option<String>| value.clone().filter(|_| !gone(name));
-        Some(Some(StoredPrivate {
+        Ok(Some(StoredPrivate {
             disclosures: json!(kept).to_string(),
             actor: unless("act", &row.actor),
             actor_iss: unless("act", &row.actor_iss),
@@ -138,7 +141,7 @@ pub async fn erase(
         let Some(last) = rows.last() else { break };
         after = last.idx;
         for PrivateEntry { idx, t_us, row } in rows {
-            let Some(reduced) = whom.reduce(&row) else { continue };
+            let Ok(reduced) = whom.reduce(&row) else { continue };
             if t_us > youngest {
                 erased.too_young += 1;
                 continue;

@@ -11,6 +11,7 @@ mod clock_guard;
 mod conditions;
 pub mod epoch;
 pub mod erase;
+pub mod export;
 
 pub mod head;
 pub mod note;
@@ -24,6 +25,7 @@ pub mod stopping;
 pub mod tile_path;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;

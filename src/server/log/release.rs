@@ -64,7 +64,7 @@
 use std::fmt;
 
 use super::record::{Condition, Decision, Effect, Event, Record};
-use super::{Log, LogError, Recorded};
+use super::{Log, LogEntry, LogError, ReadError, Recorded};
 use crate::token::signer::SignError;
 use crate::token::{ActorClaims, Kid, SignedJws, Signer, encode_jws};
 
@@ -200,6 +200,28 @@ impl Log {
             Some(condition) => Err(RecordedDenial { rule: condition.rule().to_owned(), recorded }),
             None => Ok(ReleasedToken { jws: token.jws, claims: token.claims, recorded }),
         })
+    }
+
+    /// Releases a token that was released before: the same claims, signed anew, and only if what is signed is
+    /// what the log says. `None`: it is not. Nothing is recorded; the entry is there.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn release_again(&self, token: UnreleasedToken) -> Result<Option<ReleasedToken>, LogError> {
+        let found = match self.find_signed(&token.jws.signed_sha256(), false).await {
+            Ok(found) => found,
+            Err(ReadError::Log(error)) => return Err(error),
+            // pruned, or of an epoch before: it cannot be shown to be recorded
+            Err(_) => None,
+        };
+        let jti = |entry: &LogEntry| Some(entry.body.as_ref()?.get("jti")?.as_str()?.to_owned());
+        Ok(found.filter(|found| jti(&found.entry).as_deref() == Some(token.claims.jti.as_str())).map(
+            |found| {
+                let LogEntry { index, epoch, time, .. } = found.entry;
+                let recorded = Recorded { index, epoch, time, proof: found.proof, failed: None, matched: 0 };
+                ReleasedToken { jws: token.jws, claims: token.claims, recorded }
+            },
+        ))
     }
 
     /// Records a refusal by `rule`.

@@ -3,6 +3,7 @@
 //! Every stop is an entry of the log and a row, made in one transaction; [`RevocationState`] is what a
 //! replica knows of the rows, [`Feed`] what it tells the guards.
 
+mod by_person;
 mod feed;
 mod own_token;
 mod people;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use by_person::ByPerson;
 pub use feed::{Feed, FeedError, LastEvent, Listener, Snapshot};
 pub use own_token::OwnTokens;
 pub use people::PeopleTags;
@@ -147,6 +149,9 @@ impl RevokeError {
     }
 }
 
+/// Called with the keys as they are now.
+pub type KeysChanged = Box<dyn Fn(&Keyring) + Send + Sync>;
+
 /// What a [`Revoker`] works with.
 pub struct RevokerParts {
     /// What records.
@@ -159,6 +164,8 @@ pub struct RevokerParts {
     pub clients: Arc<Clients>,
     /// What signs.
     pub keyring: Arc<Keyring>,
+    /// Told when a key was replaced, so that this replica verifies what the next one signs.
+    pub keys_changed: KeysChanged,
     /// What people's tags are made under, and keys sealed.
     pub master: MasterKey,
     /// The time.
@@ -175,6 +182,7 @@ pub struct Revoker {
     own: OwnTokens,
     clients: Arc<Clients>,
     keyring: Arc<Keyring>,
+    keys_changed: KeysChanged,
     master: MasterKey,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -184,10 +192,11 @@ impl Revoker {
     /// A revoker that records in the log and tells the state.
     #[must_use]
     pub fn new(parts: RevokerParts) -> Self {
-        let RevokerParts { log, state, issuer, clients, keyring, master, clock, entropy } = parts;
+        let RevokerParts { log, state, issuer, clients, keyring, keys_changed, master, clock, entropy } =
+            parts;
         let people = Arc::new(PeopleTags::new(&master));
         let own = OwnTokens::new(issuer, Arc::clone(&keyring));
-        Self { log, state, people, own, clients, keyring, master, clock, entropy }
+        Self { log, state, people, own, clients, keyring, keys_changed, master, clock, entropy }
     }
 
     /// What stands for people in tables.
@@ -329,7 +338,12 @@ impl Revoker {
     ) -> Result<Result<(u64, u64), Refused>, RevokeError> {
         let (selector, person) = match &ask.target {
             Target::Actor { sub, iss } => {
-                event.personal.actor = Some(Act { sub: sub.clone(), iss: iss.clone(), act: None });
+                // Whoever revokes in person is the entry's actor; then this one is whom it concerns.
+                if event.personal.actor.is_some() {
+                    event.personal.subject = Some(sub.clone());
+                } else {
+                    event.personal.actor = Some(Act { sub: sub.clone(), iss: iss.clone(), act: None });
+                }
                 let chain = self.people.actor(sub, iss.as_ref(), None);
                 let held = self.people.actor(sub, iss.as_ref(), of_client.as_ref());
                 (Selector::Actor { sub: sub.clone(), iss: iss.clone(), chain }, Some(held))
@@ -379,11 +393,10 @@ impl Revoker {
         keyring::revoke(self.log.db(), &self.master, kid, now, &*self.entropy)
             .await
             .map_err(RevokeError::Key)?;
-        self.keyring
-            .refresh(self.log.db())
-            .await
-            .map(drop)
-            .map_err(|error| RevokeError::Key(KeyringError::Store(error)))
+        let again = self.keyring.refresh(self.log.db()).await;
+        again.map_err(|error| RevokeError::Key(KeyringError::Store(error)))?;
+        (self.keys_changed)(&self.keyring);
+        Ok(())
     }
 
     async fn end_grant(&self, event: Event, id: &GrantId) -> Result<Recorded, LogError> {
@@ -392,6 +405,21 @@ impl Revoker {
             conditions: vec![Condition::GrantLive(id.clone())],
             effects: vec![Effect::Revoke(Revoke { selector, of_client: None, hold: None })],
             ..Record::of(event).from_the_reserve()
+        };
+        let recorded = self.log.record(record).await?;
+        self.tell().await;
+        Ok(recorded)
+    }
+
+    /// Records the refused second use of a code, and ends its grant with it.
+    ///
+    /// # Errors
+    /// [`LogError`]: it may still be valid.
+    pub async fn end_reused(&self, denied: Event, id: &GrantId) -> Result<Recorded, LogError> {
+        let selector = Selector::Grant(id.clone());
+        let record = Record {
+            effects: vec![Effect::Revoke(Revoke { selector, of_client: None, hold: None })],
+            ..Record::of(denied).from_the_reserve()
         };
         let recorded = self.log.record(record).await?;
         self.tell().await;

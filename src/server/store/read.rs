@@ -358,9 +358,10 @@ fn window_sql(db: &Db, search: &Search, newest_first: bool) -> String {
         Db::Sqlite(_) => format!("INDEXED BY {index} "),
         Db::Postgres(_) => String::new(),
     };
+    // `+ 0` keeps PostgreSQL from walking the primary key instead: that would read the whole log for a rare value
     let mut sql = format!(
         "SELECT d.idx FROM {table} d {hint}WHERE (d.idx >> 12) {} AND d.{column} = $5 \
-         AND d.idx >= $2 AND d.idx < $3",
+         AND d.idx + 0 >= $2 AND d.idx + 0 < $3",
         db.in_list(1, "bigint")
     );
     for ((key, _), parameter) in search.and.iter().zip(6..) {
@@ -371,7 +372,7 @@ fn window_sql(db: &Db, search: &Search, newest_first: bool) -> String {
         );
     }
     let order = if newest_first { "DESC" } else { "ASC" };
-    let _ = write!(sql, "{} ORDER BY d.idx {order} LIMIT $4", search.also);
+    let _ = write!(sql, "{} ORDER BY d.idx + 0 {order} LIMIT $4", search.also);
     sql
 }
 

@@ -5,6 +5,7 @@
  *             {"impersonated": true, "user": "…", "actor": "…", "expires_at": 1795334585000}
  *             or {"impersonated": false}; asked again when the page comes back to the front
  *   token     instead of src: an actor token that the page holds anyway (only read, never sent)
+ *   poll      how often src is asked, seconds (default: 2), so that a stop elsewhere shows here
  *   stop      where Stop posts to, same origin; without it the button is left out
  *   home      where the person goes when it is over (default: /)
  *   lang      de or en (default: the document's)
@@ -48,10 +49,12 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
 
   class StagedoorBanner extends HTMLElement {
     static observedAttributes = ["src", "token"];
-    #root = this.attachShadow({ mode: "closed" });
+    #root = this.attachShadow({ mode: "open" });
     #state = null;
     #timer = 0;
     #warned = false;
+    #asked = 0;
+    #over = false;
     #parts = {};
 
     connectedCallback() {
@@ -77,6 +80,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
       this.#root.replaceChildren(box, live);
       this.#parts = { box, user, actor, time, stop, live };
       this.dataset.state = "off";
+      this.#over = this.#warned = false;
       this.look = () => document.visibilityState === "visible" && this.refresh();
       document.addEventListener("visibilitychange", this.look);
       addEventListener("pageshow", this.look);
@@ -96,6 +100,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
 
     /** Asks again who acts as whom. */
     async refresh() {
+      this.#asked = Date.now();
       try {
         if (this.hasAttribute("token")) return this.#show(claims(this.getAttribute("token")));
         if (!this.hasAttribute("src")) return;
@@ -123,6 +128,8 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
     }
 
     #show(state) {
+      // An answer that was on its way when it ended must not bring it back.
+      if (this.#over) return;
       const was = this.#state;
       if (!state.impersonated) {
         if (was) this.#end("over");
@@ -153,12 +160,14 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
         live.textContent = this.t.warn;
         this.dispatchEvent(new CustomEvent("stagedoor-warning", { bubbles: true }));
       }
-      if (left === 0) this.#end("expired");
+      if (left === 0) return this.#end("expired");
+      if (document.visibilityState === "visible" && Date.now() - this.#asked >= (Number(this.getAttribute("poll")) || 2) * 1000) this.refresh();
     }
 
     #end(why) {
       if (!this.#state) return;
       clearInterval(this.#timer);
+      this.#over = true;
       this.#state = null;
       delete document.documentElement.dataset.impersonated;
       const { box, live } = this.#parts;

@@ -21,6 +21,7 @@ pub async fn metadata(app: App) -> Result<HttpResponse, Problem> {
         "token_endpoint": format!("{issuer}/oauth/token"),
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "introspection_endpoint": format!("{issuer}/oauth/introspect"),
+        "revocation_endpoint": format!("{issuer}/oauth/revoke"),
         "scopes_supported": scopes,
         // MD-5: required, and we have none; ["none"] is what every client tried accepts.
         "response_types_supported": ["none"],
@@ -29,6 +30,8 @@ pub async fn metadata(app: App) -> Result<HttpResponse, Problem> {
         "token_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGS,
         "introspection_endpoint_auth_methods_supported": CLIENT_AUTH,
         "introspection_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGS,
+        "revocation_endpoint_auth_methods_supported": CLIENT_AUTH,
+        "revocation_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGS,
         "service_documentation": format!("{issuer}/openapi.yaml"),
     }))?;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::App;
 use super::super::caller::Caller;
+use super::super::once;
 use super::client_auth::authenticate;
 use super::error::OAuthError;
 use super::form::Form;
@@ -41,12 +42,14 @@ pub async fn token(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRe
         None => return Err(OAuthError::invalid_request("grant_type is missing")),
     }
     let ask = read_ask(&form)?;
+    let key = once::key(&app, &caller.client, &request, &body)
+        .map_err(|problem| OAuthError::invalid_request(problem.detail.into_owned()))?;
     let issue_caller = issue::Caller {
         client: &caller.client,
         request: &caller.arrival.id,
         address: caller.arrival.address,
     };
-    match app.desk.mint(&issue_caller, ask).await {
+    match app.desk.mint(&issue_caller, ask, key).await {
         Ok(Ok(minted)) => {
             app.metrics.mint("granted");
             Ok(answer(&exchanged(&minted)))
@@ -194,8 +197,12 @@ fn denied(denial: Denial) -> OAuthError {
             OAuthError::invalid_target(denial.message)
         }
         DenialKind::Unreachable => OAuthError::unavailable("an authority cannot be asked at the moment", 5),
+        DenialKind::InFlight => OAuthError::unavailable("the same request is under way", 1),
         DenialKind::Parameter(_)
         | DenialKind::Condition
+        | DenialKind::KeyReused
+        | DenialKind::GrantEnded
+        | DenialKind::NoSuchCode
         | DenialKind::Policy(
             Refusal::Denied | Refusal::Error | Refusal::UnknownTarget | Refusal::StepUp(_),
         ) => OAuthError::invalid_request(denial.message),

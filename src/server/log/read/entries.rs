@@ -94,7 +94,7 @@ impl LogEntry {
         hex(&self.leaf)
     }
 
-    fn read(stored: StoredEntry, personal: bool) -> Result<Self, StoreError> {
+    pub(in crate::server::log) fn read(stored: StoredEntry, personal: bool) -> Result<Self, StoreError> {
         let (epoch, index) = locate(stored.idx);
         let body_text = String::from_utf8(stored.body).map_err(|_| StoreError::Corrupt("a body"))?;
         let disclosures: Vec<String> = match stored.disclosures.filter(|_| personal) {

@@ -66,6 +66,11 @@ impl<'d> TileSource<'d> {
         Self { db, epoch, tiles: HashMap::new() }
     }
 
+    /// Drops what was fetched, so that walking a whole log takes no more memory than a tile.
+    pub fn forget(&mut self) {
+        self.tiles.clear();
+    }
+
     /// The hashes of a tile, as many as there are.
     ///
     /// # Errors

@@ -2,9 +2,11 @@
 
 mod database;
 mod entry;
+mod published;
 mod tail;
 
 pub use database::database;
+pub use published::{Directory, MAX_FILE_BYTES, Published, PublishedError, published};
 pub use tail::{STARTUP_ENTRIES, tail};
 
 /// No report lists more findings than this; the rest is counted.

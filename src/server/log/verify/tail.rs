@@ -1,9 +1,14 @@
 //! The check at start: the newest entries make the newest heads.
 
+use std::collections::VecDeque;
+
 use super::Finding;
 use crate::server::log::head::{Head, locate, position};
 use crate::server::log::tree::{Frontier, leaf_hash};
 use crate::server::store::{Db, StoreError, read};
+
+/// Entries and heads fetched at a time.
+const CHUNK: i64 = 1024;
 
 /// How many of the newest entries are recomputed before the service starts.
 pub const STARTUP_ENTRIES: u64 = 1000;
@@ -22,33 +27,34 @@ pub async fn tail(db: &Db, head: &Head, count: u64) -> Result<Option<Finding>, S
         Some(stored) => Head::read(&stored)?.frontier,
         None => Frontier::default(),
     };
-    loop {
-        let after = position(head.epoch, frontier.size());
-        let heads = read::heads(db, after, 256).await?;
-        if heads.is_empty() {
-            return Ok(None);
-        }
-        for (_, stored) in heads {
-            let next = Head::read(&stored)?;
-            let low = position(head.epoch, frontier.size());
-            let rows = read::entries_ascending(db, low, next.end(), i64::MAX).await?;
-            for row in rows {
-                let index = frontier.size();
-                if row.idx != position(head.epoch, index) {
-                    return Ok(Some(Finding::Missing(index)));
-                }
-                let hash = leaf_hash(&row.body);
-                if row.leaf[..] != hash {
-                    return Ok(Some(Finding::Body(index)));
-                }
-                frontier.push(hash, |_, _, _| ());
+    let mut heads = VecDeque::new();
+    let mut next = position(head.epoch, frontier.size());
+    while next < end {
+        let rows = read::entries_ascending(db, next, end, CHUNK).await?;
+        let Some(last) = rows.last() else { break };
+        next = last.idx + 1;
+        for row in rows {
+            let index = frontier.size();
+            if row.idx != position(head.epoch, index) {
+                return Ok(Some(Finding::Missing(index)));
             }
-            if frontier.size() != next.size() {
-                return Ok(Some(Finding::Missing(frontier.size())));
+            let hash = leaf_hash(&row.body);
+            if row.leaf[..] != hash {
+                return Ok(Some(Finding::Body(index)));
             }
-            if frontier.root() != next.root {
-                return Ok(Some(Finding::Head(next.size())));
+            if heads.is_empty() {
+                heads = read::heads(db, row.idx, CHUNK).await?.into();
+            }
+            frontier.push(hash, |_, _, _| ());
+            if let Some((_, sealed)) = heads.pop_front_if(|(_, sealed)| sealed.size == row.idx + 1)
+                && Head::read(&sealed)?.root != frontier.root()
+            {
+                return Ok(Some(Finding::Head(frontier.size())));
             }
         }
     }
+    if frontier.size() < head.size() {
+        return Ok(Some(Finding::Missing(frontier.size())));
+    }
+    Ok((frontier.root() != head.root).then_some(Finding::Head(head.size())))
 }

@@ -1,0 +1,327 @@
+//! Handoff codes: a grant is minted, and its token is signed only when the product that it is meant for
+//! comes for it (contract.md §8).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::once::{Begun, RequestKey};
+use super::secrets::HandoffSecrets;
+use super::sign::{Mold, Prepared};
+use super::{Ask, Caller, Decided, Denial, IssueDesk, IssueError, first_event};
+use crate::server::clients::{Client, ClientScope};
+use crate::server::log::{CodeRow, Decision, Effect, Event, Grant, GrantStatus, LogError, Record, Recorded};
+use crate::server::policy::ActorFacts;
+use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Scope, Sub};
+
+/// How long a code may be used, seconds (contract.md §8).
+const CODE_SECONDS: i64 = 60;
+const MAX_WAITS: u32 = 4;
+
+/// S256 of a verifier (RFC 7636 §4.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeChallenge(String);
+
+impl CodeChallenge {
+    /// Reads one: 32 bytes in base64url without padding.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        (bytes.len() == 32).then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How a code is to be handed over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handoff {
+    /// Who may redeem it; `None`: the client that mints.
+    pub redeem_client: Option<ClientId>,
+    /// Set by the product when the code travels through a browser.
+    pub code_challenge: Option<CodeChallenge>,
+}
+
+/// A grant by code that is in the log.
+#[derive(Debug)]
+pub struct Handed {
+    /// The code.
+    pub code: Zeroizing<String>,
+    /// Until when it may be used.
+    pub code_expires_at: DateTime<Utc>,
+    /// Where to take it, with the code in the fragment; or where to post it.
+    pub url: Option<Zeroizing<String>>,
+    /// The grant.
+    pub id: GrantId,
+    /// The target.
+    pub subject: Sub,
+    /// Who acts.
+    pub actor: Act,
+    /// How he is known.
+    pub assurance: Assurance,
+    /// What the token will allow.
+    pub scope: Scope,
+    /// Who it will be for.
+    pub aud: Vec<Audience>,
+    /// When it will end.
+    pub exp: DateTime<Utc>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// Whether the code has been used meanwhile.
+    pub accepted: bool,
+    /// The entry.
+    pub index: u64,
+    /// Its receipt.
+    pub proof: String,
+}
+
+/// What the policy is asked again with. Sealed: it names people.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Facts {
+    act: Act,
+    assurance: Assurance,
+    roles: Vec<String>,
+    groups: Vec<String>,
+    org: Option<String>,
+    acr: Option<String>,
+    amr: Vec<String>,
+    auth_time: Option<i64>,
+    pub target: Sub,
+    pub reason: Option<String>,
+    pub ticket: Option<String>,
+    pub lifetime_seconds: Option<u32>,
+    pub scope: Option<Scope>,
+    pub audience: Option<Vec<Audience>>,
+}
+
+impl Facts {
+    fn of(ask: &Ask, actor: &ActorFacts, target: &Sub) -> Self {
+        Self {
+            act: actor.act.clone(),
+            assurance: actor.assurance,
+            roles: actor.roles.clone(),
+            groups: actor.groups.clone(),
+            org: actor.org.clone(),
+            acr: actor.acr.clone(),
+            amr: actor.amr.clone(),
+            auth_time: actor.auth_time.map(|at| at.timestamp()),
+            target: target.clone(),
+            reason: ask.reason.clone(),
+            ticket: ask.ticket.clone(),
+            lifetime_seconds: ask.expires_in_seconds,
+            scope: ask.scope.clone(),
+            audience: ask.audience.clone(),
+        }
+    }
+
+    /// Who acts, as he was known at the mint; what the directory says of him is asked again.
+    pub fn actor(&self) -> ActorFacts {
+        ActorFacts {
+            act: self.act.clone(),
+            assurance: self.assurance,
+            roles: self.roles.clone(),
+            groups: self.groups.clone(),
+            org: self.org.clone(),
+            acr: self.acr.clone(),
+            amr: self.amr.clone(),
+            auth_time: self.auth_time.and_then(|at| DateTime::from_timestamp(at, 0)),
+            person: None,
+        }
+    }
+}
+
+impl IssueDesk {
+    /// Mints a grant whose token is signed when its code is redeemed, or says why not; recorded either way.
+    ///
+    /// # Errors
+    /// [`IssueError`] when the attempt could not be recorded.
+    pub async fn mint_code(
+        &self,
+        caller: &Caller<'_>,
+        ask: Ask,
+        handoff: Handoff,
+        key: Option<RequestKey>,
+    ) -> Result<Result<Handed, Denial>, IssueError> {
+        let now = self.clock.now();
+        let mut event = first_event(caller, &ask);
+        let begun = self.begin(key.as_ref(), now).await?;
+        let _working = match begun {
+            Begun::Refused(denial) => return self.refuse(event, denial).await,
+            Begun::Again(ref grant) => {
+                return match self.decide(caller, &ask, now, &mut event).await {
+                    Ok(_) => self.hand_again(caller, event, grant, &handoff).await,
+                    Err(denial) => self.refuse(event, Denial::grant_ended_by(&denial)).await,
+                };
+            }
+            Begun::First(working) => working,
+        };
+        let redeemer = match self.redeemer(caller, &handoff) {
+            Ok(redeemer) => redeemer,
+            Err(denial) => return self.refuse(event, denial).await,
+        };
+        match self.decide_with_facts(caller, &ask, now, &mut event).await {
+            Ok((decided, actor)) => {
+                let facts = Facts::of(&ask, &actor, &decided.target.id);
+                self.record_code(caller, &decided, &facts, event, now, (&redeemer, &handoff), key.as_ref())
+                    .await
+            }
+            Err(denial) => self.refuse(event, denial).await,
+        }
+    }
+
+    /// The client that may use the code.
+    fn redeemer(&self, caller: &Caller<'_>, handoff: &Handoff) -> Result<std::sync::Arc<Client>, Denial> {
+        let own = || std::sync::Arc::clone(caller.client);
+        match &handoff.redeem_client {
+            None => Ok(own()),
+            Some(id) if *id == caller.client.id => Ok(own()),
+            Some(id) => self
+                .clients
+                .get(id)
+                .filter(|client| client.is_active() && client.may(ClientScope::Redeem))
+                .ok_or_else(Denial::redeem_client),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is another part of one record")]
+    async fn record_code(
+        &self,
+        caller: &Caller<'_>,
+        decided: &Decided,
+        facts: &Facts,
+        event: Event,
+        now: DateTime<Utc>,
+        (redeemer, handoff): (&Client, &Handoff),
+        key: Option<&RequestKey>,
+    ) -> Result<Result<Handed, Denial>, IssueError> {
+        let facts = Zeroizing::new(serde_json::to_vec(facts).unwrap_or_default());
+        let mut at = now;
+        for waits in 0.. {
+            let Mold { iss, azp, .. } = self.mold(caller.client)?;
+            let Prepared { claims, grant, conditions, mut effects } =
+                self.prepare(caller, decided, at, (iss, azp), None, key);
+            let code = self.secrets.code(&grant.id);
+            let code_expires_at = grant.exp.min(at + TimeDelta::seconds(CODE_SECONDS));
+            effects.push(Effect::InsertCode(CodeRow {
+                grant: grant.id.clone(),
+                code_hash: HandoffSecrets::code_hash(&code),
+                redeem_client: redeemer.id.clone(),
+                code_challenge: handoff.code_challenge.as_ref().map(|challenge| challenge.0.clone()),
+                sealed: self.secrets.seal(&grant.id, &facts, &*self.entropy),
+                exp: code_expires_at,
+                keep_until: grant.exp,
+            }));
+            let mut event = event.clone();
+            event.decision = Some(Decision::Granted);
+            event.grant = Some(grant.id.clone());
+            event.aud.clone_from(&claims.aud);
+            event.scope = Some(claims.scope.clone());
+            event.iat = Some(claims.iat);
+            event.ttl_seconds = u32::try_from((claims.exp - claims.iat).num_seconds()).ok();
+            let detail = event.detail.get_or_insert_default();
+            detail.insert("delivery".into(), "code".into());
+            detail.insert("redeem_client".into(), redeemer.id.as_str().into());
+            match self.log.record(Record { conditions, effects, ..Record::of(event) }).await {
+                Ok(Recorded { failed: Some(condition), .. }) => {
+                    return Ok(Err(Denial::condition(condition.rule())));
+                }
+                Ok(Recorded { index, proof, .. }) => {
+                    return Ok(Ok(Handed {
+                        url: handed_at(redeemer, &code),
+                        code,
+                        code_expires_at,
+                        id: grant.id,
+                        subject: claims.sub,
+                        actor: claims.act,
+                        assurance: claims.actor_assurance,
+                        scope: claims.scope,
+                        aud: claims.aud,
+                        exp: claims.exp,
+                        created_at: at,
+                        accepted: false,
+                        index,
+                        proof,
+                    }));
+                }
+                Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// The answer to a mint by code that was sent again: the same code, computed anew.
+    async fn hand_again(
+        &self,
+        caller: &Caller<'_>,
+        mut event: Event,
+        id: &GrantId,
+        handoff: &Handoff,
+    ) -> Result<Result<Handed, Denial>, IssueError> {
+        event.grant = Some(id.clone());
+        let Some(Grant { row, status, subject: Some(subject), actor: Some(actor), index, .. }) =
+            self.live_grant(id).await?
+        else {
+            return self.refuse(event, Denial::grant_ended()).await;
+        };
+        let code = self.secrets.code(id);
+        let stored = self.log.db().handoff_code(&HandoffSecrets::code_hash(&code).0).await;
+        let Some(stored) = stored.map_err(LogError::from)? else {
+            return self.refuse(event, Denial::grant_ended()).await;
+        };
+        let redeemer =
+            self.redeemer(caller, handoff).ok().filter(|client| *client.id.as_str() == *stored.redeem_client);
+        let proof = match self.log.proof(index).await {
+            Ok(proof) => proof,
+            Err(_) => {
+                return Err(LogError::from(crate::server::store::StoreError::Corrupt("a receipt")).into());
+            }
+        };
+        Ok(Ok(Handed {
+            url: redeemer.and_then(|redeemer| handed_at(&redeemer, &code)),
+            code,
+            code_expires_at: DateTime::from_timestamp_micros(stored.exp_us).unwrap_or(row.exp),
+            id: row.id,
+            subject,
+            actor,
+            assurance: row.assurance,
+            scope: row.scope,
+            aud: row.aud,
+            exp: row.exp,
+            created_at: row.created_at,
+            accepted: status == GrantStatus::Accepted,
+            index,
+            proof,
+        }))
+    }
+}
+
+/// Where the product takes the code: in the fragment, which no server sees, or by a form that is posted there.
+fn handed_at(redeemer: &Client, code: &str) -> Option<Zeroizing<String>> {
+    redeemer.handoff_url.as_ref().map(|template| Zeroizing::new(template.replace("{code}", code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_is_a_sha_256_and_nothing_else() {
+        // RFC 7636, appendix B
+        assert!(CodeChallenge::parse("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM").is_some());
+        for bad in [
+            "",
+            "short",
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM=",
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw+cM",
+        ] {
+            assert_eq!(CodeChallenge::parse(bad), None, "{bad}");
+        }
+    }
+}

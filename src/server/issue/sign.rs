@@ -1,0 +1,164 @@
+//! From a decision to a recorded grant: claims, signature, conditions, effects, release.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+use super::once::RequestKey;
+use super::{Caller, Decided, Denial, IssueDesk, IssueError, Minted};
+use crate::server::clients::{Client, Profile};
+use crate::server::log::{Beginning, Condition, Effect, Event, GrantRow, LogError, UnreleasedToken};
+use crate::token::{ActorClaims, GrantId, Issuer, Jti, Signer};
+
+/// How often an attempt waits for the second after a cut-off before it gives up.
+const MAX_WAITS: u32 = 4;
+/// The longest such wait: a cut-off lies at most a second ahead, and clocks differ.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// The shortest: keys are being replaced.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// What shapes a token.
+pub(super) struct Mold {
+    pub signer: Arc<dyn Signer>,
+    pub typ: &'static str,
+    pub iss: Issuer,
+    pub azp: Option<String>,
+}
+
+/// A grant that is decided, with what it depends on and what it changes.
+pub(super) struct Prepared {
+    pub claims: ActorClaims,
+    pub grant: GrantRow,
+    pub conditions: Vec<Condition>,
+    pub effects: Vec<Effect>,
+}
+
+impl IssueDesk {
+    /// What shapes a client's tokens: key, type and issuer (contract.md §6).
+    pub(super) fn mold(&self, client: &Client) -> Result<Mold, IssueError> {
+        match client.profile {
+            Profile::Standard => Ok(Mold {
+                signer: self.keyring.token_signer().map_err(IssueError::NoKey)?,
+                typ: "at+jwt",
+                iss: self.issuer.clone(),
+                azp: None,
+            }),
+            Profile::Clerk => Ok(Mold {
+                signer: self.keyring.clerk_signer(&client.id).ok_or(IssueError::NoClerkKey)?,
+                typ: "JWT",
+                iss: self.clerk_issuer(client),
+                azp: client.origins.first().cloned(),
+            }),
+        }
+    }
+
+    /// The issuer of one client's tokens in profile `clerk`: nobody else's key speaks for it.
+    pub fn clerk_issuer(&self, client: &Client) -> Issuer {
+        let text = format!("{}/clerk/{}", self.issuer, client.id);
+        Issuer::try_from(text).unwrap_or_else(|_| self.issuer.clone())
+    }
+
+    /// Signs and records; a cut-off that covers this second is waited for, so that no `iat` lies in the future.
+    pub(super) async fn sign_and_release(
+        &self,
+        caller: &Caller<'_>,
+        decided: &Decided,
+        event: Event,
+        now: DateTime<Utc>,
+        key: Option<&RequestKey>,
+    ) -> Result<Result<Minted, Denial>, IssueError> {
+        let mut at = now;
+        for waits in 0.. {
+            let Mold { signer, typ, iss, azp } = self.mold(caller.client)?;
+            let signed_by = Some(&*signer);
+            let Prepared { claims, grant: _, conditions, effects } =
+                self.prepare(caller, decided, at, (iss, azp), signed_by, key);
+            let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
+            match self.log.release(token, event.clone(), conditions, effects).await {
+                Ok(Ok(token)) => return Ok(Ok(Minted { token, created_at: at, accepted: false })),
+                Ok(Err(recorded)) => return Ok(Err(Denial::condition(recorded.rule()))),
+                Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// Waits until the second `after` is over, and looks for another key in case the one used is refused.
+    pub(super) async fn pass(&self, after: DateTime<Utc>) -> DateTime<Utc> {
+        let wait = (after + TimeDelta::seconds(1) - self.clock.now()).to_std().unwrap_or_default();
+        tokio::time::sleep(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+        if let Err(error) = self.keyring.refresh(self.log.db()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the keys could not be read again");
+        }
+        self.clock.now()
+    }
+
+    /// Everything about a grant minted at `at`; without a signer it waits for its code to be used.
+    pub(super) fn prepare(
+        &self,
+        caller: &Caller<'_>,
+        decided: &Decided,
+        at: DateTime<Utc>,
+        (iss, azp): (Issuer, Option<String>),
+        signer: Option<&dyn Signer>,
+        key: Option<&RequestKey>,
+    ) -> Prepared {
+        let Decided { act, assurance, target, limits } = decided;
+        let iat = at.duration_trunc(TimeDelta::seconds(1)).unwrap_or(at);
+        let own_end = iat + TimeDelta::seconds(i64::from(limits.lifetime_seconds));
+        let claims = ActorClaims {
+            iss,
+            sub: target.id.clone(),
+            aud: limits.audience.clone(),
+            exp: target.parent.as_ref().map_or(own_end, |parent| own_end.min(parent.exp)),
+            iat,
+            nbf: iat,
+            jti: Jti::generate(at, &*self.entropy),
+            client_id: caller.client.id.clone(),
+            scope: limits.scope.clone(),
+            sid: GrantId::generate(at, &*self.entropy),
+            actor_assurance: *assurance,
+            azp,
+            act: act.clone(),
+        };
+        let parent = target.parent.as_ref().map(|parent| parent.grant.clone());
+        let kid = signer.map(|signer| signer.kid().clone());
+        let grant = GrantRow {
+            id: claims.sid.clone(),
+            jti: claims.jti.clone(),
+            client: claims.client_id.clone(),
+            // a grant by code is signed later; until then it stands under no key that could be refused
+            kid: kid.clone().unwrap_or_else(|| self.secrets.unsigned_kid()),
+            aud: claims.aud.clone(),
+            scope: claims.scope.clone(),
+            assurance: claims.actor_assurance,
+            iat: claims.iat,
+            exp: claims.exp,
+            created_at: at,
+            parent: parent.clone(),
+        };
+        let people = self.people.of_grant(&claims.client_id, &claims.act, &claims.sub);
+        let mut conditions = vec![
+            Condition::ClientActive(claims.client_id.clone()),
+            Condition::NotHeld(Box::new(Beginning { client: claims.client_id.clone(), kid, iat, people })),
+        ];
+        conditions.extend(parent.map(Condition::GrantLive));
+        conditions.extend(limits.max_targets_per_hour.map(|max| Condition::TargetsBelow {
+            actor: claims.act.clone(),
+            subject: claims.sub.clone(),
+            max,
+        }));
+        let mut effects = vec![Effect::InsertGrant(grant.clone())];
+        let earlier = self.people.earlier(&claims.act);
+        if !earlier.is_empty() {
+            effects.push(Effect::InsertChain { grant: grant.id.clone(), exp: grant.exp, people: earlier });
+        }
+        if let Some(key) = key {
+            conditions.push(key.free());
+            effects.push(key.taken(&grant));
+        }
+        Prepared { claims, grant, conditions, effects }
+    }
+}
