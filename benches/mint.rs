@@ -1,7 +1,8 @@
 //! How fast tokens are minted, as ratios in one run: group commit against one commit a token, and the whole
 //! service against its own ceiling (the same HTTP stack, JSON and signature, without rule and log).
 //!
-//! `cargo bench --bench mint [-- --seconds 5 --connections 64 --postgres postgres://…]`
+//! `cargo bench --bench mint [-- --seconds 5 --connections 64 --postgres postgres://service@… --owner postgres://owner@…]`;
+//! the PostgreSQL database must be empty, with both roles made.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people, three digits of them")]
@@ -15,7 +16,7 @@ use actix_web::{App, HttpServer, web};
 use serde_json::{Value, json};
 use stagedoor::server::app::{self, Setup};
 use stagedoor::server::clients::{self, ClientForm, ClientScope, SecretKind};
-use stagedoor::server::config::{Config, Environment};
+use stagedoor::server::config::{Config, Environment, SecretSource};
 use stagedoor::server::keyring;
 use stagedoor::server::master_key::MasterKey;
 use stagedoor::server::store::{self, Db};
@@ -27,7 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const POLICY: &str = r#"
-@id("bench") @scope("read") @max_lifetime("900") @asserted("allow")
+@id("bench") @client("bench") @asserted("allow") @unknown("actor target") @scope("read") @max_lifetime("900")
 permit (principal, action == Action::"impersonate", resource);
 "#;
 
@@ -35,16 +36,18 @@ struct Args {
     seconds: u64,
     connections: usize,
     postgres: Option<String>,
+    owner: Option<String>,
 }
 
 fn args() -> Args {
-    let mut out = Args { seconds: 5, connections: 64, postgres: None };
+    let mut out = Args { seconds: 5, connections: 64, postgres: None, owner: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--seconds" => out.seconds = words.next().and_then(|w| w.parse().ok()).unwrap_or(5),
             "--connections" => out.connections = words.next().and_then(|w| w.parse().ok()).unwrap_or(64),
             "--postgres" => out.postgres = words.next(),
+            "--owner" => out.owner = words.next(),
             _ => {}
         }
     }
@@ -127,7 +130,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
 }
 
 /// A service on a fresh database, and the secret of a client that may mint.
-async fn service(url: &str, dir: &std::path::Path, batch: usize) -> (app::Running, String) {
+async fn service(url: &str, owner: &str, dir: &std::path::Path, batch: usize) -> (app::Running, String) {
     let policy = dir.join("policy.cedar");
     std::fs::write(&policy, POLICY).expect("a policy file");
     let environment = Environment::from_pairs([
@@ -138,11 +141,20 @@ async fn service(url: &str, dir: &std::path::Path, batch: usize) -> (app::Runnin
     ]);
     let config = Config::parse("bench", "", &environment).expect("a good configuration");
     let clock = SystemClock::default();
-    let db = Db::create(url).await.expect("a database");
-    store::migrate(&db, None).await.expect("migrations");
-    let master = MasterKey::create(&dir.join("master.key"), &SystemEntropy).expect("a master key");
+    let (service, owned) =
+        (Db::create(url).await.expect("a database"), Db::create(owner).await.expect("a database"));
+    store::migrate(&owned, service.user()).await.expect("migrations");
+    owned.close().await;
+    let db = service;
+    let key = dir.join("master.key");
+    let master = if key.exists() {
+        MasterKey::load(&SecretSource::File(key)).expect("the master key")
+    } else {
+        MasterKey::create(&key, &SystemEntropy).expect("a master key")
+    };
     keyring::make_initial(&db, &master, Alg::Es256, clock.now(), &SystemEntropy).await.expect("keys");
     let form = ClientForm {
+        name: Some("bench".into()),
         scopes: Some(ClientScope::ALL.iter().map(|s| s.as_str().to_owned()).collect()),
         audiences: Some(vec!["https://api.example.com".into()]),
         may_assert: Some(vec!["*".into()]),
@@ -215,10 +227,14 @@ async fn main() {
         databases.push(("postgres", Some(url.clone())));
     }
     for (name, url) in databases {
+        // One master key for one database: PostgreSQL's is used twice.
+        let shared = tempfile::tempdir().expect("a directory");
         for batch in [256, 1] {
-            let dir = tempfile::tempdir().expect("a directory");
-            let url = url.clone().unwrap_or_else(|| format!("sqlite://{}/bench.db", dir.path().display()));
-            let (running, secret) = service(&url, dir.path(), batch).await;
+            let own = tempfile::tempdir().expect("a directory");
+            let dir = if url.is_some() { shared.path() } else { own.path() };
+            let url = url.clone().unwrap_or_else(|| format!("sqlite://{}/bench.db", dir.display()));
+            let owner = args.owner.clone().unwrap_or_else(|| url.clone());
+            let (running, secret) = service(&url, &owner, dir, batch).await;
             let before = running.service.log.stats();
             let seen =
                 load(running.address, "/v1/actor_tokens", &secret, args.connections, args.seconds).await;

@@ -23,7 +23,21 @@ const BELOW: &[(&str, &[&str])] = &[
     ("revoke", &["clients", "keyring", "log", "store"]),
     ("checker", &["clients"]),
     ("gates", &["checker"]),
-    ("issue", &["actors", "checker", "clients", "directory", "keyring", "log", "policy", "revoke", "ticket"]),
+    (
+        "issue",
+        &[
+            "actors",
+            "checker",
+            "clients",
+            "directory",
+            "keyring",
+            "log",
+            "policy",
+            "revoke",
+            "store",
+            "ticket",
+        ],
+    ),
 ];
 
 /// Where the framework may be named, below `src/`.

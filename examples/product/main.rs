@@ -71,7 +71,7 @@ fn arguments() -> Result<Arguments, String> {
             "--listen" => out.listen = value()?.parse().map_err(|_| usage)?,
             "--client-file" => out.client_file = value()?.into(),
             "--front-end" => out.front_end = Some(value()?),
-            url if url.starts_with("http") => out.stagedoor = url.trim_end_matches('/').to_owned(),
+            url if url.starts_with("http") => url.trim_end_matches('/').clone_into(&mut out.stagedoor),
             _ => return Err(usage.into()),
         }
     }

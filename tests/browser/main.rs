@@ -11,19 +11,25 @@ fn the_whole_story_holds_in_the_demo() {
     let Some(tools) = ready() else { return };
     let stagedoor = Stagedoor::dev();
     let product = Product::beside(&stagedoor, None);
-    node(tools, "story.mjs", &[("STAGEDOOR", &stagedoor.url), ("PRODUCT_PORT", &product.port)]).finish();
+    let env = [
+        ("STAGEDOOR", stagedoor.url.as_str()),
+        ("PRODUCT_PORT", &product.port),
+        ("FRONT_END", &product.front_end),
+    ];
+    node(tools, "story.mjs", &env).finish();
 }
 
 /// With people who sign in at the company's identity provider, and the shipped policy.
 #[test]
 fn the_whole_story_holds_with_a_real_identity_provider() {
     let Some(tools) = ready() else { return };
-    let Some((stagedoor, product, _idp)) = served() else { return };
+    let Some((stagedoor, product, idp)) = served() else { return };
     let env = [
         ("STAGEDOOR", stagedoor.url.as_str()),
         ("PRODUCT_PORT", &product.port),
         ("AUDITOR", "auditor_1"),
         ("OFFICER", "officer_1"),
+        ("IDP", &idp.issuer),
     ];
     node(tools, "story.mjs", &env).finish();
 }

@@ -273,6 +273,8 @@ impl Idp {
 pub struct Product {
     /// Its port, on `localhost` and `as.localhost`.
     pub port: String,
+    /// The front end on another port that it lets in; nobody listens there yet.
+    pub front_end: String,
     _running: Running,
 }
 
@@ -291,9 +293,11 @@ impl Product {
         let mut command = Command::new(product_binary());
         command.arg(&stagedoor.url).args(["--listen", &format!("127.0.0.1:{port}"), "--client-file"]);
         command.arg(stagedoor.data.path().join("dev-client.json"));
+        let front_end = format!("http://localhost:{}", free_port());
+        command.args(["--front-end", &front_end]);
         let mut running = Running::start(&mut command);
         running.line("the product: ");
-        Self { port: port.to_string(), _running: running }
+        Self { port: port.to_string(), front_end, _running: running }
     }
 }
 

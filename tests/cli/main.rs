@@ -346,6 +346,65 @@ fn a_running_server_sees_a_new_and_a_disabled_client_within_a_second() {
     assert!(!error.contains(&secret) && refused.stdout.is_empty());
 }
 
+/// Grants end at the terminal, and a client's or a key's end with it.
+#[test]
+fn grants_end_at_the_terminal_and_with_their_client_and_their_key() {
+    let place = Place::initialised();
+    let server = Server::start(&place);
+    let made = place.json(&[
+        "client",
+        "create",
+        "--name",
+        "dev",
+        "--scopes",
+        "actor_tokens:revoke,tokens:verify,admin",
+    ]);
+    let secret = made["client_secret"].as_str().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let run = |arguments: &[&str]| {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--url", &server.url]).collect();
+        place.command(&all).env("STAGEDOOR_CLIENT_SECRET", secret).output().unwrap()
+    };
+    let unknown = run(&["token", "revoke", "act_0", "--reason", "Drill"]);
+    assert!(text(&unknown.stderr).contains("the server refused (404)"), "{}", text(&unknown.stderr));
+    let all = run(&["token", "revoke", "--all", "--reason", "Drill"]);
+    assert!(text(&all.stdout).starts_with("in force: 0 grants ended, entry "), "{}", text(&all.stderr));
+    let actor = run(&["token", "revoke", "--actor", "admin_7", "--hold", "60", "--reason", "Left"]);
+    assert!(actor.status.success(), "{}", text(&actor.stderr));
+    for wrong in [
+        &["token", "revoke"][..],
+        &["token", "revoke", "act_0", "--all"],
+        &["token", "revoke", "--iss", "x", "act_0"],
+    ] {
+        assert!(!run(wrong).status.success(), "{wrong:?}");
+    }
+    let silent = run(&["token", "revoke", "--all"]);
+    assert!(text(&silent.stderr).contains("--reason is missing"), "{}", text(&silent.stderr));
+    place.ok(&["client", "disable", made["client_id"].as_str().unwrap()]);
+    let keys = place.json(&["key", "list"]);
+    let token_key = keys["keys"].as_array().unwrap().iter().find(|key| key["purpose"] == "token").unwrap();
+    place.ok(&["key", "retire", token_key["kid"].as_str().unwrap(), "--now"]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let feed = feed(&server.url);
+    assert_eq!(feed["kids"], serde_json::json!([token_key["kid"]]));
+    assert!(feed["clients"][made["client_id"].as_str().unwrap()].is_i64(), "{feed}");
+    assert!(feed["all"].is_i64());
+}
+
+/// What a server's feed says; not verified here.
+fn feed(url: &str) -> Value {
+    use base64::Engine as _;
+    use std::io::{Read as _, Write as _};
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET /v1/revocations HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let payload = answer.split_once("\r\n\r\n").unwrap().1.split('.').nth(1).unwrap();
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap())
+        .unwrap()
+}
+
 #[test]
 fn a_test_secret_is_refused_by_serve() {
     let place = Place::initialised();

@@ -96,23 +96,3 @@ both! {
         log.close().await;
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "leaves target/foreign-log for verifiers that nobody here wrote"]
-async fn a_log_for_foreign_verifiers() {
-    // invariant 14: 70 000 entries, so that three levels of tiles exist
-    let bench = Bench::sqlite().await.unwrap();
-    let log = filled(&bench).await;
-    for _ in 0..70 {
-        let more = (0..1000).map(|_| log.record(Record::of(Event::new(EventType::Explain))));
-        for answer in futures_util::future::join_all(more).await {
-            answer.unwrap();
-        }
-    }
-    let out = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/foreign-log");
-    let _ = std::fs::remove_dir_all(&out);
-    let head = read::newest_head(log.db()).await.unwrap().unwrap();
-    export::tiles(log.db(), &head, &log.checkpoint().await.unwrap(), &log.vkey(), &out).await.unwrap();
-    std::fs::write(out.join("receipt"), log.proof(3).await.unwrap()).unwrap();
-    log.close().await;
-}

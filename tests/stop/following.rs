@@ -64,7 +64,8 @@ impl Events {
                 };
                 let document = FeedDocument::open(&field("data: "), &issuer(), &self.keys).unwrap();
                 let out = (field("id: "), field("event: "), document);
-                self.buffer = rest.to_owned();
+                let rest = rest.to_owned();
+                self.buffer = rest;
                 return out;
             }
             let chunk = tokio::time::timeout(Duration::from_secs(3), self.response.chunk()).await;
@@ -187,9 +188,9 @@ on_both! {
         let wrong = http().get(format!("{}/v1/revocations/stream", replica.base)).bearer_auth("sk_live_x");
         assert_eq!(wrong.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
         // streams do not hold up a stop
-        let started = std::time::SystemTime::now();
+        let clock = SystemClock::default();
         replica.stop().await;
-        assert!(started.elapsed().unwrap() < Duration::from_secs(10));
+        assert!(clock.monotonic() < Duration::from_secs(10));
     }
 
     async fn a_guard_refuses_what_is_revoked_and_everything_when_it_hears_nothing(site) {
@@ -246,22 +247,87 @@ on_both! {
         assert!(signals.lock().unwrap().contains(&FeedSignal::Refused(FeedError::Issuer)));
         replica.stop().await;
     }
+}
 
-    async fn verification_here_ends_when_the_database_cannot_be_read(site) {
-        let minter = site.minter().await;
-        let replica = site.replica().await;
-        let api = minter.at(&replica);
-        let minted = mint(&api).await;
-        let token = text(&minted, "token");
-        assert!(is_active(&api, token).await);
-        // the pools are closed under the service's feet: it cannot read any more
-        replica.running.service.db.close().await;
-        until("the replica knows too little", || async {
-            let verdict = api.verify(token).await.ok();
-            verdict["active"] == false
-        })
+/// A way to the replica on which nobody gets through to the stream; what is asked for goes through.
+async fn without_stream(replica: &Replica) -> String {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (here, there) = (listener.local_addr().unwrap(), replica.running.address);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut first = [0; 64];
+                let n = near.peek(&mut first).await.unwrap_or(0);
+                if first[..n].starts_with(b"GET /v1/revocations/stream") {
+                    let _ = near.shutdown().await;
+                    return;
+                }
+                let mut far = tokio::net::TcpStream::connect(there).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    format!("http://{here}")
+}
+
+/// The stream is cut: polling takes over, within the bound, and nothing grows stale meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_stream_is_cut_polling_takes_over() {
+    let site = crate::site::Site::sqlite().await;
+    let minter = site.minter().await;
+    let replica = site.replica().await;
+    let api = minter.at(&replica);
+    let cut =
+        Replica { base: without_stream(&replica).await, api: replica.api.clone(), running: replica.running };
+    let guard = Guard::of(&cut, &minter, system(), 5).await;
+    let (kept, ended) = (mint(&api).await, mint(&api).await);
+    let verdict = |grant: &Value| guard.verifier.verify(text(grant, "token")).map(drop);
+    assert_eq!(verdict(&ended), Ok(()));
+    revoke(&api, &ended).await;
+    crate::site::until_within(5, "the guard refuses", || async { verdict(&ended) == Err(Invalid::Revoked) })
         .await;
-        let silent = replica.api.get("/v1/revocations").await;
-        silent.fails(503, "log_unavailable");
+    let clock = SystemClock::default();
+    while clock.monotonic() < Duration::from_secs(6) {
+        assert_eq!(verdict(&kept), Ok(()), "polled, so never stale");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let streamed = |s: &FeedSignal| matches!(s, FeedSignal::Taken { kind: FeedKind::Heartbeat, .. });
+    assert!(guard.heard(|s| *s == FeedSignal::StreamLost) && !guard.heard(streamed), "it was the polling");
+    cut.stop().await;
+}
+
+/// contract.md §7: a replica that cannot read its database says nothing, and fails closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_cut_off_from_its_database_closes_within_the_bound_and_comes_back() {
+    let Some(site) = crate::site::Site::postgres().await else { return };
+    let minter = site.minter().await;
+    let replica = site.replica().await;
+    let api = minter.at(&replica);
+    let minted = mint(&api).await;
+    let token = text(&minted, "token");
+    assert!(is_active(&api, token).await);
+    let guard = Guard::of(&replica, &minter, system(), 2).await;
+    site.cut_off(true).await;
+    let cut = SystemClock::default();
+    crate::site::until_within(9, "the replica knows too little", || async { !is_active(&api, token).await })
+        .await;
+    assert!(cut.monotonic() <= Duration::from_secs(7), "5 s, and what a look takes");
+    assert_eq!(api.verify(token).await.ok()["reason"], "revocations_stale");
+    replica.api.get("/v1/revocations").await.fails(503, "log_unavailable");
+    assert_eq!(
+        guard.verifier.verify(token).map(drop),
+        Err(Invalid::RevocationsStale),
+        "and so does its guard"
+    );
+    site.cut_off(false).await;
+    crate::site::until_within(9, "it comes back", || async {
+        is_active(&api, token).await && guard.verifier.verify(token).is_ok()
+    })
+    .await;
+    crate::site::until("the log records again", || async {
+        api.mint(&crate::site::body_for("admin_7", "user_42")).await.status == 200
+    })
+    .await;
+    replica.stop().await;
 }

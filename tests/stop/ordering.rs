@@ -291,7 +291,7 @@ both! {
         let use_it = |i: usize| {
             let mut record = Record::of(Event::new(EventType::Redeem));
             record.conditions.push(Condition::CodeUnused(grant.id.clone()));
-            record.conditions.push(Condition::KeyFree(tag(if i % 2 == 0 { "even" } else { "odd" })));
+            record.conditions.push(Condition::KeyFree(tag(if i.is_multiple_of(2) { "even" } else { "odd" })));
             record.effects.push(Effect::Redeem(RedeemRow {
                 grant: grant.id.clone(),
                 kid: "kid9".parse().unwrap(),
@@ -300,7 +300,7 @@ both! {
                 exp: grant.exp,
             }));
             record.effects.push(Effect::InsertKey(KeyRow {
-                key: tag(if i % 2 == 0 { "even" } else { "odd" }),
+                key: tag(if i.is_multiple_of(2) { "even" } else { "odd" }),
                 body: tag("body"),
                 grant: grant.id.clone(),
                 exp: grant.exp,
@@ -349,5 +349,21 @@ both! {
         let state = known(&bench).await;
         assert!(state.known().sids.is_empty() && state.known().all.is_none());
         assert!(state.known().seq >= 6, "how far the log is known does not go back with the rows");
+    }
+}
+
+both! {
+    async fn knowledge_that_was_not_read_again_grows_stale_and_a_look_makes_it_fresh(bench) {
+        let log = bench.log().await;
+        minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        let state = known(&bench).await;
+        bench.clock.advance(Duration::from_secs(5));
+        assert!(!state.is_stale());
+        bench.clock.advance(Duration::from_secs(1));
+        assert!(state.is_stale(), "older than five seconds (contract.md §7)");
+        state.refresh().await.unwrap();
+        assert!(!state.is_stale());
+        bench.clock.jump_to(bench.clock.now() - chrono::TimeDelta::seconds(60));
+        assert!(state.is_stale(), "a clock that was set back");
     }
 }

@@ -43,6 +43,7 @@ forbid (principal, action, resource);
 pub struct Site {
     config: Config,
     policy: PathBuf,
+    database: Option<crate::support::pg::TestDatabase>,
     pub master: MasterKey,
     _dir: TempDir,
 }
@@ -71,15 +72,21 @@ impl Site {
     pub async fn sqlite() -> Self {
         let dir = TempDir::new().unwrap();
         let url = format!("sqlite://{}", dir.path().join("stagedoor.db").display());
-        Self::make(dir, url.clone(), &url).await
+        Self::make(dir, url.clone(), &url, None).await
     }
 
     pub async fn postgres() -> Option<Self> {
         let made = crate::support::pg::database().await?;
-        Some(Self::make(TempDir::new().unwrap(), made.owner_url, &made.service_url).await)
+        let (owner, service) = (made.owner_url.clone(), made.service_url.clone());
+        Some(Self::make(TempDir::new().unwrap(), owner, &service, Some(made)).await)
     }
 
-    async fn make(dir: TempDir, owner_url: String, service_url: &str) -> Self {
+    async fn make(
+        dir: TempDir,
+        owner_url: String,
+        service_url: &str,
+        database: Option<crate::support::pg::TestDatabase>,
+    ) -> Self {
         let policy = dir.path().join("policy.cedar");
         std::fs::write(&policy, POLICY).unwrap();
         let text = format!(
@@ -97,7 +104,7 @@ impl Site {
         keyring::make_initial(&service, &master, Alg::Es256, now, &SystemEntropy).await.unwrap();
         service.close().await;
         db.close().await;
-        Self { config, policy, master, _dir: dir }
+        Self { config, policy, database, master, _dir: dir }
     }
 
     /// One more server over the database.
@@ -159,6 +166,20 @@ impl Site {
         db.close().await;
     }
 
+    /// PostgreSQL: throws every replica out of the database and lets none in, or lets them in again.
+    pub async fn cut_off(&self, away: bool) {
+        use sqlx::{Connection as _, Executor as _};
+        let database = self.database.as_ref().unwrap();
+        let mut admin = sqlx::PgConnection::connect(&database.super_url).await.unwrap();
+        let (user, login) = (&database.service_user, if away { "NOLOGIN" } else { "LOGIN" });
+        admin.execute(sqlx::AssertSqlSafe(format!("ALTER ROLE {user} {login}"))).await.unwrap();
+        if away {
+            let sql =
+                format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'");
+            admin.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        }
+    }
+
     /// Puts another policy in force, and waits until `replica` has it.
     pub async fn policy(&self, text: &str, replica: &Replica) {
         let before = replica.running.service.desk.policy.current().version().to_owned();
@@ -189,10 +210,15 @@ impl Replica {
 }
 
 /// Waits until something holds; fails after five seconds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl FnMut() -> F) {
+    until_within(5, what, holds).await;
+}
+
+/// Waits until something holds; fails after so many seconds.
+pub async fn until_within<F: Future<Output = bool>>(seconds: u64, what: &str, mut holds: impl FnMut() -> F) {
     let clock = SystemClock::default();
     while !holds().await {
-        assert!(clock.monotonic() < Duration::from_secs(5), "{what}");
+        assert!(clock.monotonic() < Duration::from_secs(seconds), "{what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -8,12 +8,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::open::open;
-use super::record::record;
+use super::record::{record, record_ending};
 use super::{CliError, Outcome, output};
 use crate::server::clients::{self, Client, ClientForm, Created, Profile, SecretKind};
 use crate::server::config::Config;
 use crate::server::keyring::{self, KeyPurpose};
 use crate::server::log::Event;
+use crate::server::log::Selector;
 use crate::server::master_key::MasterKey;
 use crate::server::store::Db;
 use crate::token::{Alg, ClientId, Clock as _, SystemClock, SystemEntropy};
@@ -124,7 +125,9 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
         Command::List => print_list(&clients::list(&db, &master).await?, json)?,
         Command::Disable { id } => {
             let client = clients::disable(&db, &master, id, now).await?;
-            record(config, &db, &master, vec![entry(&client, "disable")]).await?;
+            // its grants and codes end with it
+            let ends = Selector::Client(client.id.clone());
+            record_ending(config, &db, &master, vec![entry(&client, "disable")], ends).await?;
             print_client(&client, "disabled", json)?;
         }
         Command::RotateSecret { id, overlap } => {

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::open::open;
-use super::record::record;
+use super::record::{record, record_ending};
 use super::{CliError, Outcome, output};
 use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo, KeyPurpose, MAX_KEY_FILE_BYTES};
 use crate::server::log::Event;
+use crate::server::log::Selector;
 use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::token::{Alg, Clock as _, Kid, SystemClock, SystemEntropy};
 
@@ -81,7 +82,8 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
             let (gone, follower) = keyring::revoke(&db, &master, kid, now, entropy).await?;
             let follows = follower.iter().map(|key| entry(key, "activate"));
             let entries = std::iter::once(entry(&gone, "revoke")).chain(follows).collect();
-            record(config, &db, &master, entries).await?;
+            // what it signed ends with it; a key of the feed signed no tokens
+            record_ending(config, &db, &master, entries, Selector::Kid(gone.kid.clone())).await?;
             let mut keys = vec![("revoked", &gone)];
             keys.extend(follower.iter().map(|key| ("signs now", key)));
             print_keys(&keys, now, json)?;

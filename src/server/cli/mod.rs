@@ -11,6 +11,7 @@ mod open;
 mod output;
 pub mod policy;
 mod record;
+mod revoke;
 mod token;
 
 use std::ffi::OsString;

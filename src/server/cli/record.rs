@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use super::CliError;
 use crate::server::config::Config;
 use crate::server::keyring::Keyring;
-use crate::server::log::{CheckpointSigner, Event, EventType, Log, LogOptions, Record, current_epoch};
+use crate::server::log::{
+    CheckpointSigner, Effect, Event, EventType, Log, LogOptions, Record, Revoke, Selector, current_epoch,
+};
 use crate::server::master_key::MasterKey;
 use crate::server::store::Db;
 use crate::token::{ClientId, Clock, Kid, SystemClock, SystemEntropy};
@@ -49,12 +51,34 @@ pub async fn record(
     master: &MasterKey,
     events: Vec<Event>,
 ) -> Result<(), CliError> {
-    try_record(config, db, master, events).await.map_err(CliError::Unrecorded)
+    let records = events.into_iter().map(|event| Record::of(event).from_the_reserve()).collect();
+    try_record(config, db, master, records).await.map_err(CliError::Unrecorded)
+}
+
+/// As [`record`]; what `ends` names ends with the first of the events.
+pub async fn record_ending(
+    config: &Config,
+    db: &Db,
+    master: &MasterKey,
+    events: Vec<Event>,
+    ends: Selector,
+) -> Result<(), CliError> {
+    let mut records: Vec<Record> =
+        events.into_iter().map(|event| Record::of(event).from_the_reserve()).collect();
+    if let Some(first) = records.first_mut() {
+        first.effects.push(Effect::Revoke(Revoke { selector: ends, of_client: None, hold: None }));
+    }
+    try_record(config, db, master, records).await.map_err(CliError::Unrecorded)
 }
 
 type Trouble = Box<dyn Error + Send + Sync>;
 
-async fn try_record(config: &Config, db: &Db, master: &MasterKey, events: Vec<Event>) -> Result<(), Trouble> {
+async fn try_record(
+    config: &Config,
+    db: &Db,
+    master: &MasterKey,
+    records: Vec<Record>,
+) -> Result<(), Trouble> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let keyring = Keyring::load(db, master, Arc::clone(&clock)).await?;
     // The name stands in this process's checkpoints only, which nobody sees: entries do not depend on it.
@@ -67,8 +91,8 @@ async fn try_record(config: &Config, db: &Db, master: &MasterKey, events: Vec<Ev
     };
     let log = Log::open(db.clone(), signer, clock, Arc::new(SystemEntropy), options).await?;
     let mut outcome = Ok(());
-    for event in events {
-        if let Err(error) = log.record(Record::of(event).from_the_reserve()).await {
+    for record in records {
+        if let Err(error) = log.record(record).await {
             outcome = Err(error.into());
             break;
         }

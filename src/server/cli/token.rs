@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::api::Api;
+use super::revoke::Revoke;
 use super::{CliError, Outcome, output};
 use crate::server::config::Environment;
 
@@ -22,6 +23,8 @@ const MAX_TOKEN_BYTES: u64 = 16 << 10;
 pub enum Command {
     /// Mint an actor token; on a pipe the token alone is printed
     Mint(Mint),
+    /// End grants: one, or all of an actor, user, client or key, or everything
+    Revoke(Revoke),
     /// Show what is in a token; with --url, also whether the server finds it valid
     Inspect {
         /// The token; read from standard input when left out, which keeps it out of the process list
@@ -63,6 +66,7 @@ pub struct Mint {
 pub async fn run(command: &Command, environment: &Environment, json: bool) -> Outcome {
     match command {
         Command::Mint(mint) => run_mint(mint, environment, json).await,
+        Command::Revoke(revoke) => super::revoke::run(revoke, environment, json).await,
         Command::Inspect { token, url } => inspect(token.as_deref(), url.as_deref(), environment, json).await,
     }
 }

@@ -164,7 +164,8 @@ fn matches(pattern: &str, path: &str) -> bool {
             return !here.is_empty();
         }
         let (first, after) = here.split_once('/').map_or((here, None), |(first, after)| (first, Some(after)));
-        if segment != first && !(segment.starts_with('{') && !first.is_empty()) {
+        let parameter = segment.starts_with('{') && !first.is_empty();
+        if segment != first && !parameter {
             return false;
         }
         rest = after;

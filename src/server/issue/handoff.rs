@@ -12,7 +12,9 @@ use super::secrets::HandoffSecrets;
 use super::sign::{Mold, Prepared};
 use super::{Ask, Caller, Decided, Denial, IssueDesk, IssueError, first_event};
 use crate::server::clients::{Client, ClientScope};
-use crate::server::log::{CodeRow, Decision, Effect, Event, Grant, GrantStatus, LogError, Record, Recorded};
+use crate::server::log::{
+    CodeRow, Decision, Effect, Event, Grant, GrantStatus, LogError, ReadError, Record, Recorded,
+};
 use crate::server::policy::ActorFacts;
 use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Scope, Sub};
 
@@ -271,17 +273,16 @@ impl IssueDesk {
             return self.refuse(event, Denial::grant_ended()).await;
         };
         let code = self.secrets.code(id);
-        let stored = self.log.db().handoff_code(&HandoffSecrets::code_hash(&code).0).await;
-        let Some(stored) = stored.map_err(LogError::from)? else {
+        let Some(stored) = self.log.handoff_code(&HandoffSecrets::code_hash(&code)).await? else {
             return self.refuse(event, Denial::grant_ended()).await;
         };
         let redeemer =
             self.redeemer(caller, handoff).ok().filter(|client| *client.id.as_str() == *stored.redeem_client);
         let proof = match self.log.proof(index).await {
             Ok(proof) => proof,
-            Err(_) => {
-                return Err(LogError::from(crate::server::store::StoreError::Corrupt("a receipt")).into());
-            }
+            Err(ReadError::Log(error)) => return Err(error.into()),
+            // of an epoch before: it cannot be shown to be recorded
+            Err(_) => return self.refuse(event, Denial::grant_ended()).await,
         };
         Ok(Ok(Handed {
             url: redeemer.and_then(|redeemer| handed_at(&redeemer, &code)),

@@ -80,8 +80,7 @@ impl IssueDesk {
     ) -> Result<Begun, IssueError> {
         let Some(working) = self.in_flight.begin(key) else { return Ok(Begun::Refused(Denial::in_flight())) };
         let Some(key) = key else { return Ok(Begun::First(working)) };
-        let found = self.log.db().idempotency(&key.key.0, now.timestamp_micros()).await;
-        Ok(match found.map_err(LogError::from)? {
+        Ok(match self.log.answered_under(&key.key, now).await? {
             None => Begun::First(working),
             Some(stored) if stored.body_tag != *key.body.0 => Begun::Refused(Denial::key_reused()),
             Some(stored) => match GrantId::try_from(stored.grant_id) {

@@ -14,9 +14,8 @@ use super::{Ask, Caller, Denial, IssueDesk, IssueError, Look, Minted, Requested,
 use crate::server::clients::{Client, ClientScope};
 use crate::server::log::{
     Beginning, Condition, Decision, Effect, Event, EventType, Grant, LogError, Personal, RedeemRow,
-    UnreleasedToken,
+    StoredCode, UnreleasedToken,
 };
-use crate::server::store::stop::StoredCode;
 use crate::token::signer::sha256;
 use crate::token::{ActorClaims, ClientId, GrantId, Sub};
 
@@ -97,8 +96,12 @@ impl IssueDesk {
         now: DateTime<Utc>,
         event: &mut Event,
     ) -> Result<Result<Redeemable, Denial>, IssueError> {
+        // Who may redeem nothing learns nothing of codes; whose own code it is, is asked below.
+        if !caller.client.may(ClientScope::Redeem) && !caller.client.may(ClientScope::Issue) {
+            return Ok(Err(Denial::scope(ClientScope::Redeem)));
+        }
         let hash = HandoffSecrets::code_hash(&ask.code);
-        let code = self.log.db().handoff_code(&hash.0).await.map_err(LogError::from)?;
+        let code = self.log.handoff_code(&hash).await?;
         let Some(code) = code else { return Ok(Err(Denial::code("code_unknown"))) };
         let Ok(id) = GrantId::try_from(code.grant_id.as_str()) else {
             return Ok(Err(Denial::code("code_unknown")));
@@ -228,7 +231,7 @@ impl IssueDesk {
             };
             let Mold { signer, typ, iss, azp } = self.mold(&redeemable.minter)?;
             let row = RedeemRow { kid: signer.kid().clone(), ..row };
-            let claims = self.claims(&redeemable, &row, (iss, azp));
+            let claims = claims(&redeemable, &row, (iss, azp));
             let (conditions, effects) =
                 self.rests_on(&caller.client.id, &redeemable.grant, &claims, row, key);
             let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
@@ -251,30 +254,6 @@ impl IssueDesk {
             }
         }
         unreachable!("the loop ends by returning")
-    }
-
-    fn claims(
-        &self,
-        redeemable: &Redeemable,
-        row: &RedeemRow,
-        (iss, azp): (crate::token::Issuer, Option<String>),
-    ) -> ActorClaims {
-        let Redeemable { grant, facts, .. } = redeemable;
-        ActorClaims {
-            iss,
-            sub: facts.target.clone(),
-            aud: grant.row.aud.clone(),
-            exp: row.exp,
-            iat: row.iat,
-            nbf: row.iat,
-            jti: grant.row.jti.clone(),
-            client_id: grant.row.client.clone(),
-            scope: row.scope.clone(),
-            sid: grant.row.id.clone(),
-            actor_assurance: grant.row.assurance,
-            azp,
-            act: facts.actor().act,
-        }
     }
 
     fn rests_on(
@@ -308,6 +287,30 @@ impl IssueDesk {
         ]);
         effects.push(Effect::Redeem(row));
         (conditions, effects)
+    }
+}
+
+/// What a redeemed grant's token says.
+fn claims(
+    redeemable: &Redeemable,
+    row: &RedeemRow,
+    (iss, azp): (crate::token::Issuer, Option<String>),
+) -> ActorClaims {
+    let Redeemable { grant, facts, .. } = redeemable;
+    ActorClaims {
+        iss,
+        sub: facts.target.clone(),
+        aud: grant.row.aud.clone(),
+        exp: row.exp,
+        iat: row.iat,
+        nbf: row.iat,
+        jti: grant.row.jti.clone(),
+        client_id: grant.row.client.clone(),
+        scope: row.scope.clone(),
+        sid: grant.row.id.clone(),
+        actor_assurance: grant.row.assurance,
+        azp,
+        act: facts.actor().act,
     }
 }
 

@@ -77,7 +77,7 @@ impl HandoffSecrets {
     }
 
     /// The key of a grant that is not signed yet: none.
-    pub(super) fn unsigned_kid(&self) -> Kid {
+    pub(super) fn unsigned_kid() -> Kid {
         Kid::try_from("unsigned").expect("a short text without control characters")
     }
 }

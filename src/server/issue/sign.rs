@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 use super::once::RequestKey;
+use super::secrets::HandoffSecrets;
 use super::{Caller, Decided, Denial, IssueDesk, IssueError, Minted};
 use crate::server::clients::{Client, Profile};
 use crate::server::log::{Beginning, Condition, Effect, Event, GrantRow, LogError, UnreleasedToken};
@@ -130,7 +131,7 @@ impl IssueDesk {
             jti: claims.jti.clone(),
             client: claims.client_id.clone(),
             // a grant by code is signed later; until then it stands under no key that could be refused
-            kid: kid.clone().unwrap_or_else(|| self.secrets.unsigned_kid()),
+            kid: kid.clone().unwrap_or_else(HandoffSecrets::unsigned_kid),
             aud: claims.aud.clone(),
             scope: claims.scope.clone(),
             assurance: claims.actor_assurance,

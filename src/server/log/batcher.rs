@@ -22,7 +22,7 @@ use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
 use super::{Fatal, LogError, LogOptions, Recorded, Stats};
-use crate::server::store::append::{Batch, EntryRow, StoredGrant, StoredHead, StoredPrivate, Tx, Writer};
+use crate::server::store::append::{Batch, EntryRow, StoredGrant, StoredHead, StoredPrivate, Writer};
 use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError};
 use crate::token::{Clock, Entropy};
@@ -206,8 +206,8 @@ impl Batcher {
         let room = self.space.has_room(&self.db, &*self.clock).await;
         let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
         let mut tx = self.writer.begin().await?;
-        let (stored, database_us) = tx.last_head().await?;
-        let head = match stored {
+        let last = tx.last_head(self.floor.end()).await?;
+        let head = match last.head {
             // the old epoch's head may be the very thing that is damaged: it is not read
             Some(stored) if self.begins_epoch && locate(stored.size - 1).0 + 1 == self.signer.epoch() => {
                 Head::empty(self.signer.epoch())
@@ -215,8 +215,8 @@ impl Batcher {
             Some(stored) => Head::read(&stored)?,
             None => Head::empty(self.signer.epoch()),
         };
-        check_floor(&mut tx, &self.floor, &head).await?;
-        let database_us = database_us.filter(|_| self.options.compare_database_clock);
+        check_floor(&self.floor, &head, last.root_at_floor.as_deref())?;
+        let database_us = last.database_us.filter(|_| self.options.compare_database_clock);
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
         let failed = conditions::failed(&mut tx, records, t_us, hour_ago, head.end()).await?;
@@ -283,22 +283,18 @@ fn heartbeat() -> Queued {
 }
 
 /// The floor guard: what this process saw committed must still be there (invariants 9 and 10).
-async fn check_floor(tx: &mut Tx<'_>, floor: &Head, head: &Head) -> Result<(), Failure> {
+fn check_floor(floor: &Head, head: &Head, root_at_floor: Option<&[u8]>) -> Result<(), Failure> {
     if head.epoch != floor.epoch {
         return Err(Failure::Fatal(Fatal::Epoch { database: head.epoch, seen: floor.epoch }));
     }
     if head.size() < floor.size() {
         return Err(Failure::Fatal(Fatal::Rollback { database: head.size(), seen: floor.size() }));
     }
-    if floor.size() == 0 {
-        return Ok(());
-    }
-    let same = if head.size() == floor.size() {
-        head.root == floor.root
+    if floor.size() == 0 || root_at_floor.is_some_and(|root| root[..] == floor.root[..]) {
+        Ok(())
     } else {
-        tx.root_at(floor.end()).await?.is_some_and(|root| root[..] == floor.root[..])
-    };
-    if same { Ok(()) } else { Err(Failure::Fatal(Fatal::Fork { size: floor.size() })) }
+        Err(Failure::Fatal(Fatal::Fork { size: floor.size() }))
+    }
 }
 
 /// Decides what becomes of one record; whatever is wrong with it stays with it.

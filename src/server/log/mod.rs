@@ -41,7 +41,9 @@ pub use read::{
 };
 pub use record::{Condition, Decision, Effect, Event, EventType, GrantRow, Personal, Record};
 pub use release::{RecordedDenial, ReleasedToken, UnreleasedToken};
-pub use stopping::{Beginning, CodeRow, Hold, KeyRow, RedeemRow, Revoke, Selector, Tag};
+pub use stopping::{
+    Beginning, CodeRow, Hold, KeyRow, RedeemRow, Revoke, Selector, StoredCode, StoredKey, Tag,
+};
 
 use crate::server::store::append::Writer;
 use crate::server::store::surgery::Surgery;

@@ -2,6 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
+use super::clock_guard::micros;
+use super::{Log, LogError};
+pub use crate::server::store::stop::{StoredCode, StoredKey};
 use crate::token::{ClientId, GrantId, Issuer, Kid, Scope, Sub};
 
 /// A keyed hash that stands for something without saying it: a person, an idempotency key. Text.
@@ -110,4 +113,22 @@ pub struct Hold {
     pub seconds: u32,
     /// The person; `None` for a client and for everything.
     pub person: Option<Tag>,
+}
+
+impl Log {
+    /// The handoff code that `hash` finds, used or not; `None` when there is none.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn handoff_code(&self, hash: &Tag) -> Result<Option<StoredCode>, LogError> {
+        Ok(self.db().handoff_code(&hash.0).await?)
+    }
+
+    /// What was answered under an idempotency key; `None` when nothing was, or it has expired at `now`.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn answered_under(&self, key: &Tag, now: DateTime<Utc>) -> Result<Option<StoredKey>, LogError> {
+        Ok(self.db().idempotency(&key.0, micros(now)).await?)
+    }
 }

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Mutex, watch};
 
 use crate::server::log::GrantRow;
-use crate::server::store::stop::{Reading, Revoked};
+use crate::server::store::revoked::{Reading, Revoked};
 use crate::server::store::{Db, StoreError};
 use crate::token::feed::{GrowingSet, KNOWLEDGE_BOUND_SECONDS, Known};
 use crate::token::revocation::{Revocations, Standing};

@@ -30,6 +30,17 @@ pub struct StoredHead {
     pub t_us: i64,
 }
 
+/// Where the log stands, read under its lock.
+#[derive(Debug)]
+pub struct LastHead {
+    /// The newest head; `None` when nothing was ever recorded.
+    pub head: Option<StoredHead>,
+    /// The root of the head this process saw committed last; `None` when there is no such head.
+    pub root_at_floor: Option<Vec<u8>>,
+    /// The database server's own time, microseconds, where it has one.
+    pub database_us: Option<i64>,
+}
+
 /// Rows of one batch, all positions global.
 #[derive(Debug)]
 pub struct Batch<'b> {
@@ -45,6 +56,12 @@ pub struct Batch<'b> {
     pub subtrees: Vec<(i64, i64, [u8; 32])>,
     /// Grants that come into being.
     pub grants: Vec<StoredGrant>,
+}
+
+impl Batch<'_> {
+    fn private(&self) -> Vec<(i64, &StoredPrivate)> {
+        self.entries.iter().filter_map(|row| Some((row.idx, row.private.as_ref()?))).collect()
+    }
 }
 
 /// One entry with what is stored beside it.
@@ -211,51 +228,44 @@ impl Writer {
 }
 
 impl Tx<'_> {
-    /// The newest head, and the database server's own time (microseconds) where it has one.
+    /// The newest head, what stands at the head of global size `floor`, and the server's clock: one round trip,
+    /// as everybody else waits for the lock.
     ///
     /// # Errors
     /// The database could not be asked.
-    pub async fn last_head(&mut self) -> Result<(Option<StoredHead>, Option<i64>), StoreError> {
-        type Row = (Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Option<i64>);
-        let (size, root, frontier, t_us, clock): Row = match self {
+    pub async fn last_head(&mut self, floor: i64) -> Result<LastHead, StoreError> {
+        type Row = (Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>, Option<i64>);
+        let row: Row = match self {
             Self::Sqlite(tx) => {
                 sqlx::query_as(
-                    "SELECT h.size, h.root, h.frontier, h.t_us, NULL FROM (SELECT 1) LEFT JOIN \
+                    "SELECT h.size, h.root, h.frontier, h.t_us, \
+                     (SELECT root FROM audit_head WHERE size = $1), NULL FROM (SELECT 1) LEFT JOIN \
                      (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h",
                 )
+                .bind(floor)
                 .fetch_one(&mut **tx)
                 .await?
             }
             Self::Postgres(tx) => {
                 sqlx::query_as(
                     "SELECT h.size, h.root, h.frontier, h.t_us, \
+                     (SELECT root FROM audit_head WHERE size = $1), \
                      (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM (SELECT 1) one LEFT JOIN \
                      (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h ON TRUE",
                 )
+                .bind(floor)
                 .fetch_one(&mut **tx)
                 .await?
             }
         };
+        let (size, root, frontier, t_us, root_at_floor, database_us) = row;
         let head = match (size, root, frontier, t_us) {
             (Some(size), Some(root), Some(frontier), Some(t_us)) => {
                 Some(StoredHead { size, root, frontier, t_us })
             }
             _ => None,
         };
-        Ok((head, clock))
-    }
-
-    /// The root of the head of global `size`; `None` when there is no such head.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn root_at(&mut self, size: i64) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(on_tx!(self, (conn) => {
-            sqlx::query_scalar("SELECT root FROM audit_head WHERE size = $1")
-                .bind(size)
-                .fetch_optional(conn)
-                .await
-        })?)
+        Ok(LastHead { head, root_at_floor, database_us })
     }
 
     /// Which of `clients` exist and may call.
@@ -363,12 +373,12 @@ impl Tx<'_> {
     /// A key that exists, or the database could not do it.
     pub async fn insert(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => insert_sqlite(&mut *tx, batch).await?,
+            Self::Sqlite(tx) => {
+                insert_sqlite(&mut *tx, batch).await?;
+                self.insert_private(&batch.private()).await?;
+            }
             Self::Postgres(tx) => insert_postgres(&mut *tx, batch).await?,
         }
-        let private: Vec<(i64, &StoredPrivate)> =
-            batch.entries.iter().filter_map(|row| Some((row.idx, row.private.as_ref()?))).collect();
-        self.insert_private(&private).await?;
         for (level, n, hash) in &batch.subtrees {
             on_tx!(self, (conn) => {
                 sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
@@ -464,25 +474,32 @@ async fn insert_sqlite(conn: &mut SqliteConnection, batch: &Batch<'_>) -> Result
     Ok(())
 }
 
+/// Everything but the head in one statement: under the lock each round trip is paid by all replicas.
 async fn insert_postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
-    let rows = &batch.entries;
-    let idx: Vec<i64> = rows.iter().map(|r| r.idx).collect();
+    let (rows, private, g) = (&batch.entries, batch.private(), &batch.grants);
     sqlx::query(
-        "INSERT INTO audit_entry (idx, t_us, leaf, body) \
-         SELECT idx, $2, leaf, body FROM unnest($1::bigint[], $3::bytea[], $4::bytea[]) AS u (idx, leaf, body)",
+        "WITH entries AS (
+            INSERT INTO audit_entry (idx, t_us, leaf, body)
+            SELECT idx, $2, leaf, body FROM unnest($1::bigint[], $3::bytea[], $4::bytea[]) AS u (idx, leaf, body)
+        ), private AS (
+            INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket)
+            SELECT * FROM unnest($12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
+        ), grants AS (
+            INSERT INTO actor_grant (id, idx, jti, client, kid, aud, scope, assurance, iat_us, exp_us,
+                created_at_us, updated_at_us, parent)
+            SELECT id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, created, parent
+            FROM unnest($18::text[], $19::bigint[], $20::text[], $21::text[], $22::text[], $23::text[],
+                $24::text[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::text[])
+                AS u (id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, parent)
+        )
+        INSERT INTO audit_index (idx, jti, signed8, typ, decision, client, rule, grant_id)
+        SELECT * FROM unnest($1::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[])",
     )
-    .bind(&idx)
+    .bind(rows.iter().map(|r| r.idx).collect::<Vec<_>>())
     .bind(batch.head.t_us)
     .bind(rows.iter().map(|r| &r.leaf[..]).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| &r.body[..]).collect::<Vec<_>>())
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query(
-        "INSERT INTO audit_index (idx, jti, signed8, typ, decision, client, rule, grant_id) \
-         SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
-         $7::text[], $8::text[])",
-    )
-    .bind(&idx)
     .bind(rows.iter().map(|r| r.jti.as_deref()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.signed8).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.typ).collect::<Vec<_>>())
@@ -490,32 +507,25 @@ async fn insert_postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(
     .bind(rows.iter().map(|r| r.client.as_deref()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.rule.as_deref()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.grant_id.as_deref()).collect::<Vec<_>>())
-    .execute(&mut *conn)
+    .bind(private.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.id.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.idx).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.jti.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.client.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.kid.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.aud.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.scope.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.assurance).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.iat_us).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.exp_us).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.created_at_us).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.parent.as_deref()).collect::<Vec<_>>())
+    .execute(conn)
     .await?;
-    if !batch.grants.is_empty() {
-        let g = &batch.grants;
-        sqlx::query(
-            "INSERT INTO actor_grant (id, idx, jti, client, kid, aud, scope, assurance, iat_us, exp_us, \
-             created_at_us, updated_at_us, parent) \
-             SELECT id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, created, parent \
-             FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
-             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[]) \
-             AS u (id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, parent)",
-        )
-        .bind(g.iter().map(|g| g.id.as_str()).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.idx).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.jti.as_str()).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.client.as_str()).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.kid.as_str()).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.aud.as_str()).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.scope.as_str()).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.assurance).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.iat_us).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.exp_us).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.created_at_us).collect::<Vec<_>>())
-        .bind(g.iter().map(|g| g.parent.as_deref()).collect::<Vec<_>>())
-        .execute(&mut *conn)
-        .await?;
-    }
     Ok(())
 }

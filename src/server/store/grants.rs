@@ -77,8 +77,8 @@ impl State {
 }
 
 const COLUMNS: &str = "g.id, g.idx, g.jti, g.client, g.kid, g.aud, g.scope, g.assurance, g.iat_us, g.exp_us, \
-     g.created_at_us, g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, p.disclosures \
-     FROM actor_grant g LEFT JOIN audit_private p ON p.idx = g.idx";
+     g.created_at_us, g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, \
+     (SELECT p.disclosures FROM audit_private p WHERE p.idx = g.idx) FROM actor_grant g";
 
 type Row = (
     String,

@@ -1,6 +1,6 @@
 //! The database: one of two, chosen once by the URL, with its settings, migrations and role checks.
 //!
-//! Statements that both databases understand are written once and run through [`on_db!`]; what differs
+//! Statements that both databases understand are written once and run through `on_db!`; what differs
 //! stands in [`sqlite`] and [`postgres`]. Nothing else in the service matches on the database.
 
 pub mod append;
@@ -8,6 +8,7 @@ pub mod grants;
 mod migrate;
 pub mod postgres;
 pub mod read;
+pub mod revoked;
 pub mod role;
 pub mod sqlite;
 pub mod stop;

@@ -10,12 +10,14 @@ use super::StoreError;
 
 /// Every session's settings. A frozen holder of the log's lock is cut off after two seconds, so it delays
 /// the other replicas no longer (audit-log.md §7); the commit waits for the flush whatever the server's default.
-const SESSION: [(&str, &str); 6] = [
+const SESSION: [(&str, &str); 7] = [
     ("lock_timeout", "4s"),
     ("statement_timeout", "8s"),
     ("idle_in_transaction_session_timeout", "2s"),
     ("tcp_user_timeout", "5s"),
     ("synchronous_commit", "on"),
+    // every statement is short: compiling one costs more than it runs
+    ("jit", "off"),
     ("default_transaction_isolation", "read committed"),
 ];
 

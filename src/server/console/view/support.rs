@@ -242,7 +242,7 @@ fn start_form(
                 }
                 label for="reason" { "Reason" }
                 textarea #reason name="reason" required maxlength=(MAX_REASON) rows="2" aria-describedby="reason-note" { (filled.reason) }
-                p.small #reason-note { "It goes into the log, for the auditors and for the user." }
+                p.small #reason-note { "It goes into the log, where auditors read it." }
                 label for="ticket" { "Ticket" }
                 input #ticket name="ticket" maxlength=(MAX_TICKET) autocomplete="off" value=(filled.ticket);
                 fieldset {

@@ -93,3 +93,65 @@ pub fn cookie<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
 pub fn set_cookie(name: &str, value: &str, seconds: i64) -> String {
     format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use actix_web::test::TestRequest;
+
+    use super::*;
+    use crate::server::console::SignIn;
+    use crate::server::console::draft::UsedDrafts;
+    use crate::server::console::seal::Seals;
+    use crate::server::master_key::MasterKey;
+    use crate::token::SystemEntropy;
+
+    fn console() -> Console {
+        Console {
+            sign_in: SignIn::Local { iss: "https://stagedoor.example/console/demo".parse().unwrap() },
+            seals: Seals::new(MasterKey::from_bytes([1; 32]), Arc::new(SystemEntropy)),
+            used_drafts: UsedDrafts::default(),
+            origin: "https://stagedoor.example".into(),
+        }
+    }
+
+    #[test]
+    fn only_the_consoles_own_pages_may_send_forms() {
+        let own = |headers: &[(&'static str, &'static str)]| {
+            let request =
+                headers.iter().fold(TestRequest::post(), |r, h| r.append_header(*h)).to_http_request();
+            Form::without_session(&console(), &request, b"a=1").is_ok()
+        };
+        assert!(own(&[("origin", "https://stagedoor.example"), ("host", "10.0.0.1:8080")]), "behind a proxy");
+        assert!(
+            own(&[("origin", "http://localhost:8080"), ("host", "localhost:8080")]),
+            "the demo by another name"
+        );
+        assert!(own(&[("sec-fetch-site", "same-origin")]));
+        for foreign in [
+            &[("origin", "https://evil.example"), ("host", "stagedoor.example")][..],
+            &[("origin", "null"), ("sec-fetch-site", "same-origin"), ("host", "stagedoor.example")],
+            &[
+                ("origin", "https://stagedoor.example"),
+                ("origin", "https://evil.example"),
+                ("host", "stagedoor.example"),
+            ],
+            &[("sec-fetch-site", "same-site")],
+            &[("host", "stagedoor.example")],
+            &[("origin", "https://"), ("host", "")],
+        ] {
+            assert!(!own(foreign), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_or_a_cookie_that_is_there_twice_counts_for_nothing() {
+        let request = TestRequest::post().append_header(("sec-fetch-site", "same-origin")).to_http_request();
+        assert!(Form::without_session(&console(), &request, b"a=1&a=2").is_err());
+        let cookies =
+            |text: &'static str| TestRequest::get().append_header(("cookie", text)).to_http_request();
+        assert_eq!(cookie(&cookies("x=1; a=2"), "a"), Some("2"));
+        assert_eq!(cookie(&cookies("a=1; a=2"), "a"), None);
+    }
+}

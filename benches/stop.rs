@@ -1,0 +1,265 @@
+//! How soon a stop stops, and what it costs: `cargo bench --bench stop -- [quick|full]`.
+//!
+//! `quick` (the default): from the answer to a revocation until every one of 200 guards refuses, with one
+//! replica on SQLite and three on PostgreSQL; other replicas' verdicts; verification with 100 000 live
+//! revocations against none; redeeming against minting. `full` also connects 5 000 guards to one replica and
+//! says what each takes.
+
+#![expect(clippy::cast_precision_loss, reason = "figures are shown to three digits")]
+#![expect(clippy::disallowed_methods, reason = "a bench reads the machine's clock")]
+
+#[path = "../tests/stop/site.rs"]
+#[expect(dead_code, unused_macros, unused_imports, reason = "shared with the tests")]
+mod site;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stagedoor::guard::remote::{Knowledge, RemoteRevocations, RevocationsHandle};
+use stagedoor::token::revocation::{Revocations, Standing};
+use stagedoor::token::{
+    Alg, Clock as _, KeySet, Known, LocalSigner, Signer as _, SystemClock, TrustedIssuer, Verified, Verifier,
+    encode_jws,
+};
+
+use site::{AUDIENCE, Caller, ISSUER, Replica, Site, body_for, mint, text};
+
+const GUARDS: usize = 200;
+const ROUNDS: usize = 30;
+
+fn main() {
+    let full = std::env::args().any(|arg| arg == "full");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        verifying();
+        latency("sqlite, 1 replica", Site::sqlite().await, 1).await;
+        match Site::postgres().await {
+            Some(site) => latency("postgres, 3 replicas", site, 3).await,
+            None => println!("SKIP postgres: it is not installed"),
+        }
+        redeeming(Site::sqlite().await).await;
+        if full {
+            crowd(Site::sqlite().await).await;
+        }
+    });
+}
+
+/// Milliseconds at the median and at the 99th percentile.
+fn shown(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |share: f64| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index of a small list"
+        )]
+        let index = ((times.len() - 1) as f64 * share).round() as usize;
+        times[index].as_secs_f64() * 1000.0
+    };
+    format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", at(0.5), at(0.99), at(1.0))
+}
+
+struct Guard {
+    knowledge: Arc<Knowledge>,
+    _handle: RevocationsHandle,
+}
+
+async fn guard(replica: &Replica, caller: &Caller) -> Guard {
+    let revocations = RemoteRevocations::of(&ISSUER.parse().expect("an issuer"), &replica.base)
+        .expect("a client")
+        .client_secret(&caller.secret)
+        .ready_within(Duration::from_secs(30));
+    let knowledge = revocations.knowledge();
+    Guard { knowledge, _handle: revocations.start().await.expect("a snapshot") }
+}
+
+/// A verified token of a grant, as a guard's verifier hands it to the revocations.
+fn verified(replica: &Replica, token: &str) -> Arc<Verified> {
+    let keys = replica.running.service.keyring.token_keys();
+    let issuer = TrustedIssuer::stagedoor(ISSUER.parse().expect("an issuer"))
+        .audience(AUDIENCE.parse().expect("an audience"));
+    let verifier = Verifier::builder().issuer_with_keys(issuer, keys).build().expect("a verifier");
+    verifier.verify(token).expect("a fresh token")
+}
+
+async fn latency(name: &str, site: Site, replicas: usize) {
+    let minter = site.minter().await;
+    let mut running = Vec::new();
+    for _ in 0..replicas {
+        running.push(site.replica().await);
+    }
+    let mut guards = Vec::new();
+    for i in 0..GUARDS {
+        guards.push(guard(&running[i % replicas], &minter).await);
+    }
+    // streams are up when nobody needs to ask any more
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let api = minter.at(&running[0]);
+    let (mut all, mut elsewhere) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let minted = mint(&api).await;
+        let token = verified(&running[0], text(&minted, "token"));
+        let path = format!("/v1/actor_tokens/{}/revoke", text(&minted, "id"));
+        api.post(&path, &json!({})).await.ok();
+        let answered = Instant::now();
+        let now = SystemClock::default().now();
+        let other = running.last().expect("a replica").running.service.revocations.clone();
+        let mut others = None;
+        loop {
+            if others.is_none() && other.standing(&token, now) == Standing::Revoked {
+                others = Some(answered.elapsed());
+            }
+            let refuses = |guard: &Guard| guard.knowledge.standing(&token, now) == Standing::Revoked;
+            if guards.iter().all(refuses) && others.is_some() {
+                break;
+            }
+            assert!(answered.elapsed() < Duration::from_secs(10), "a guard never heard of it");
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        all.push(answered.elapsed());
+        elsewhere.extend(others);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("{name}: {GUARDS} guards refuse after {}", shown(all));
+    println!("{name}: another replica refuses after {}", shown(elsewhere));
+    drop(guards);
+    for replica in running {
+        replica.stop().await;
+    }
+}
+
+/// Verification with 100 000 live revocations against none, as a ratio.
+fn verifying() {
+    let key = LocalSigner::generate(Alg::Es256).expect("a key");
+    let now = SystemClock::default().now().timestamp();
+    let claims = json!({
+        "iss": ISSUER, "sub": "user_42", "aud": AUDIENCE, "exp": now + 900, "iat": now, "nbf": now, "jti": "j",
+        "client_id": "client_1", "scope": "read", "sid": "act_1", "actor_assurance": "asserted",
+        "act": { "sub": "admin_7" },
+    });
+    let token = encode_jws(&key, "at+jwt", &claims).expect("a token").into_string();
+    let with = |known: Known| {
+        struct Fixed(Known);
+        impl Revocations for Fixed {
+            fn standing(&self, token: &Verified, now: chrono::DateTime<chrono::Utc>) -> Standing {
+                self.0.standing(token, now, chrono::TimeDelta::days(1))
+            }
+        }
+        let issuer = TrustedIssuer::stagedoor(ISSUER.parse().expect("an issuer"))
+            .audience(AUDIENCE.parse().expect("an audience"));
+        let keys = KeySet::new([key.verifying_key().clone()]);
+        Verifier::builder()
+            .issuer_with_keys(issuer, keys)
+            .revocations(Arc::new(Fixed(known)))
+            .build()
+            .expect("a verifier")
+    };
+    let as_of = SystemClock::default().now();
+    let texts: Vec<String> = (0..100_000).map(|i| format!("act_{i:026}")).collect();
+    let empty = with(Known { as_of, ..Known::default() });
+    let many = with(Known { as_of, sids: texts.iter().map(String::as_str).collect(), ..Known::default() });
+    let rate = |verifier: &Verifier| {
+        let started = Instant::now();
+        for _ in 0..20_000 {
+            verifier.verify(&token).expect("valid");
+        }
+        20_000.0 / started.elapsed().as_secs_f64()
+    };
+    let mut ratios: Vec<f64> = (0..9).map(|_| rate(&many) / rate(&empty)).collect();
+    ratios.sort_by(f64::total_cmp);
+    println!("verify with 100 000 revocations: {:.3} of the rate with none (median of 9)", ratios[4]);
+}
+
+/// Redeeming against minting, 16 at a time.
+async fn redeeming(site: Site) {
+    let minter = site.minter().await;
+    let replica = site.replica().await;
+    let api = minter.at(&replica);
+    let by_code = || {
+        let mut body = body_for("admin_7", "user_42");
+        body["delivery"] = "code".into();
+        body
+    };
+    let (each, callers) = (60, 16);
+    let minting = Instant::now();
+    run(callers, each, |_| {
+        let api = api.clone();
+        async move { drop(api.mint(&body_for("admin_7", "user_42")).await.ok()) }
+    })
+    .await;
+    let minting = minting.elapsed();
+    let mut codes: Vec<Value> = Vec::new();
+    for _ in 0..callers * each {
+        codes.push(json!({ "code": text(&api.mint(&by_code()).await.ok(), "code") }));
+    }
+    let codes = Arc::new(codes);
+    let redeeming = Instant::now();
+    run(callers, each, |i| {
+        let (api, codes) = (api.clone(), Arc::clone(&codes));
+        async move { drop(api.post("/v1/actor_tokens/redeem", &codes[i]).await.ok()) }
+    })
+    .await;
+    println!("redeem: {:.2} of the rate of mint", minting.as_secs_f64() / redeeming.elapsed().as_secs_f64());
+    replica.stop().await;
+}
+
+async fn run<F: Future<Output = ()> + Send + 'static>(callers: usize, each: usize, one: impl Fn(usize) -> F) {
+    let mut tasks = Vec::new();
+    for caller in 0..callers {
+        let mine: Vec<F> = (0..each).map(|i| one(caller * each + i)).collect();
+        tasks.push(tokio::spawn(async move {
+            for call in mine {
+                call.await;
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("a caller");
+    }
+}
+
+/// What 5 000 connected guards take of a replica: resident memory of a server of its own before and after.
+async fn crowd(site: Site) {
+    const CROWD: usize = 5000;
+    let minter = site.minter().await;
+    let replica = site.replica().await;
+    let before = resident();
+    let mut streams = Vec::with_capacity(CROWD);
+    for _ in 0..CROWD {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(replica.running.address).await.expect("a connection");
+        let request = format!(
+            "GET /v1/revocations/stream HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+            minter.secret
+        );
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut head = [0u8; 12];
+        stream.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head[9..], b"200");
+        streams.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after = resident();
+    // our own ends of the connections are small, and counted too: the figure is an upper bound
+    println!(
+        "{CROWD} guards connected ({} listen): {:.1} KiB each, both ends",
+        replica.running.service.feed.listeners(),
+        (after - before) as f64 / CROWD as f64
+    );
+    drop(streams);
+    replica.stop().await;
+}
+
+/// This process's resident memory, KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a Linux machine");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
+    line.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
