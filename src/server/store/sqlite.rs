@@ -57,7 +57,10 @@ impl SqliteDb {
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
-            .connect_with(options.pragma("query_only", "ON").pragma("cache_size", "-4000"))
+            // rows cross from SQLite's thread in bursts: woken for each, `audit verify` took three times as long
+            .connect_with(
+                options.pragma("query_only", "ON").pragma("cache_size", "-4000").row_buffer_size(1024),
+            )
             .await?;
         let db = Self { writer, readers, path };
         db.check_version().await?;
