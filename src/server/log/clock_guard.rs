@@ -12,6 +12,8 @@ use crate::token::Clock;
 
 /// The most two clocks may differ, and the log's newest entry may lie ahead of now.
 pub const TOLERANCE_US: i64 = 2_000_000;
+/// Two readings of the clocks further apart than this are not one look.
+const ONE_LOOK: Duration = Duration::from_millis(100);
 /// How long the clocks have to agree after a jump.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -31,8 +33,17 @@ struct Anchor {
 }
 
 impl Anchor {
+    /// Both clocks at one moment: whoever was held up between the two looks looks again, or the pause would
+    /// pass for a jump.
     fn of(clock: &dyn Clock) -> Self {
-        Self { wall_us: micros(clock.now()), mono: clock.monotonic() }
+        loop {
+            let before = clock.monotonic();
+            let wall_us = micros(clock.now());
+            let mono = clock.monotonic();
+            if mono.saturating_sub(before) < ONE_LOOK {
+                return Self { wall_us, mono };
+            }
+        }
     }
 
     /// What the wall clock should say at `mono` if nobody had set it.
