@@ -128,7 +128,7 @@ pub(crate) fn marks(who: &Identity) -> impl Iterator<Item = (&'static str, Strin
 }
 
 /// Percent-encodes an id. An id that is just `-` becomes `%2D`, as a bare `-` says "none".
-fn encoded(id: &str) -> String {
+pub(crate) fn encoded(id: &str) -> String {
     use std::fmt::Write as _;
     if id == "-" {
         return "%2D".to_owned();

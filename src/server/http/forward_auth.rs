@@ -2,25 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 use super::App;
 use super::edge::Unrecorded;
 use super::oauth::decode;
+use crate::guard::Identity;
 use crate::server::gates::{Demand, Refused};
 use crate::token::{Invalid, Scope, Verified};
 
 /// The gate of the bare path.
 const DEFAULT_GATE: &str = "default";
-const USER: HeaderName = HeaderName::from_static("x-stagedoor-user");
-const ACTOR: HeaderName = HeaderName::from_static("x-stagedoor-actor");
-const SCOPES: HeaderName = HeaderName::from_static("x-stagedoor-scopes");
-const GRANT: HeaderName = HeaderName::from_static("x-stagedoor-grant");
-const IMPERSONATED: HeaderName = HeaderName::from_static("impersonated");
 
 /// Why a request does not pass, for the proxy and for the developer behind it.
 struct Refusal {
@@ -37,7 +34,7 @@ pub async fn forward_auth(app: App, request: HttpRequest) -> HttpResponse {
         .and_then(|demand| Ok((credential(&request)?, demand)))
         .and_then(|(token, demand)| app.gates.check(gate, token, &demand).map_err(refusal));
     match answer {
-        Ok(token) => passed(&token),
+        Ok(token) => passed(token),
         Err(refusal) => refused(&refusal),
     }
 }
@@ -128,42 +125,20 @@ fn refused(refusal: &Refusal) -> HttpResponse {
     response
 }
 
-/// Every identity header on every 200, so that a proxy never lets the caller's own through.
-fn passed(token: &Verified) -> HttpResponse {
-    let actor = token.actor.as_ref().map_or_else(|| "-".to_owned(), |act| encoded(act.sub.as_str()));
-    let grant =
-        token.sid.as_deref().filter(|_| token.is_impersonation()).map_or_else(|| "-".to_owned(), encoded);
-    let scopes = if token.scope.is_empty() { "-".to_owned() } else { token.scope.to_string() };
-    let impersonated = HeaderValue::from_static(if token.is_impersonation() { "?1" } else { "?0" });
-    HttpResponse::Ok()
-        .insert_header((USER, encoded(token.sub.as_str())))
-        .insert_header((ACTOR, actor))
-        .insert_header((SCOPES, scopes))
-        .insert_header((GRANT, grant))
-        .insert_header((IMPERSONATED, impersonated))
-        .finish()
-}
-
-/// Percent-encoded but for RFC 3986's unreserved characters; an id that is just `-` is encoded too, since
-/// that stands for "nobody".
-fn encoded(id: &str) -> String {
-    if id == "-" {
-        return "%2D".into();
+/// Every identity header on every 200, so that a proxy never lets the caller's own through: the same five that
+/// the guards show.
+fn passed(token: Arc<Verified>) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    for header in Identity::new(token, false).headers() {
+        response.insert_header(header);
     }
-    let mut out = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    response.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::identity::encoded;
 
     #[test]
     fn the_gate_is_the_first_segment_and_the_rest_is_ignored() {
