@@ -35,8 +35,8 @@ use crate::token::{Clock, Entropy, Issuer, SystemClock, SystemEntropy};
 
 /// How often expired revocations, codes and keys are cleared.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// Stands in a database that `dev` made.
-const DEV_STAMP: &str = "dev";
+/// Stands in a database that `dev` made, which `serve` refuses.
+pub(super) const DEV_STAMP: &str = "dev";
 /// The largest request body, bytes (contract.md §3).
 const MAX_BODY_BYTES: usize = 16 * 1024;
 /// How long requests under way may take to finish when the process is told to stop, seconds.

@@ -7,14 +7,12 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{CliError, Outcome, output};
+use crate::server::app::DEV_STAMP;
 use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo};
 use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::server::store::{Db, StoreError, check_migrated, migrate};
 use crate::token::{Clock as _, SystemClock, SystemEntropy};
-
-/// Stands in a database that `dev` made, which `serve` refuses.
-const DEV_STAMP: &str = "dev";
 
 pub async fn run(config: &Config, json: bool) -> Outcome {
     let now = SystemClock::default().now();
