@@ -1,17 +1,48 @@
 //! The command line, as a person or a script meets it: the real binary in a directory of its own.
 #![cfg(feature = "server")]
 
+mod audit;
+#[path = "../support/pg.rs"]
+mod pg;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-struct Place(tempfile::TempDir);
+struct Place {
+    dir: tempfile::TempDir,
+    /// Settings beside the defaults.
+    environment: Vec<(&'static str, String)>,
+}
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { dir: tempfile::tempdir().unwrap(), environment: Vec::new() }
+    }
+
+    /// One on SQLite, and one on PostgreSQL where that is installed; both initialised.
+    fn on_both_databases() -> Vec<Self> {
+        // the log is named after the issuer, which a free port would change with every start
+        let issuer = ("STAGEDOOR_ISSUER", "https://stagedoor.example".to_owned());
+        let mut places = vec![Self { environment: vec![issuer.clone()], ..Self::new() }];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        match runtime.block_on(pg::database()) {
+            Some(made) => {
+                let environment = vec![
+                    issuer,
+                    ("STAGEDOOR_DATABASE_URL", made.service_url),
+                    ("STAGEDOOR_DATABASE_OWNER_URL", made.owner_url),
+                ];
+                places.push(Self { environment, ..Self::new() });
+            }
+            None => println!("SKIP {:?}: PostgreSQL is not installed", std::thread::current().name()),
+        }
+        for place in &places {
+            place.ok(&["init"]);
+        }
+        places
     }
 
     fn initialised() -> Self {
@@ -21,12 +52,13 @@ impl Place {
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stagedoor"));
         command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
         command
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
 use crate::server::config::{Environment, Secret, is_loopback};
@@ -64,29 +64,70 @@ impl Api {
         Ok(Self { base, http, secret: environment.client_secret()? })
     }
 
+    /// Whether a secret was given.
+    pub const fn has_secret(&self) -> bool {
+        self.secret.is_some()
+    }
+
+    /// Whether the address is more than a server's.
+    pub fn has_path(&self) -> bool {
+        self.base.path() != "/"
+    }
+
+    /// The bytes at `path`, at most `limit`; `None` where there is nothing.
+    pub async fn get(
+        &self,
+        path: &str,
+        limit: usize,
+        with_secret: bool,
+    ) -> Result<Option<Vec<u8>>, ApiError> {
+        let mut request = self.http.get(self.at(path));
+        if with_secret {
+            request = request.bearer_auth(self.secret.as_ref().ok_or(ApiError::NoSecret)?.expose());
+        }
+        let (status, bytes) = self.send(request, limit).await?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(bytes)),
+            status => Err(refused(status, &serde_json::from_slice(&bytes).unwrap_or_default())),
+        }
+    }
+
     /// Posts a JSON body to `path` and reads the JSON answer.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let secret = self.secret.as_ref().ok_or(ApiError::NoSecret)?;
-        let url = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
-        let request = self.http.post(url).bearer_auth(secret.expose()).json(body);
+        let request = self.http.post(self.at(path)).bearer_auth(secret.expose()).json(body);
+        let (status, bytes) = self.send(request, MAX_ANSWER_BYTES).await?;
+        let body: Value =
+            serde_json::from_slice(&bytes).map_err(|_| ApiError::NotOurs { url: self.base.to_string() })?;
+        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        limit: usize,
+    ) -> Result<(StatusCode, Vec<u8>), ApiError> {
         let unreachable = |source| ApiError::Unreachable { url: self.base.to_string(), source };
         let mut answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             bytes.extend_from_slice(&chunk);
-            if bytes.len() > MAX_ANSWER_BYTES {
+            if bytes.len() > limit {
                 return Err(ApiError::NotOurs { url: self.base.to_string() });
             }
         }
-        let body: Value =
-            serde_json::from_slice(&bytes).map_err(|_| ApiError::NotOurs { url: self.base.to_string() })?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let message = body["detail"].as_str().or(body["title"].as_str()).unwrap_or("it gave no reason");
-        Err(ApiError::Refused { status: status.as_u16(), message: message.to_owned() })
+        Ok((answer.status(), bytes))
     }
+}
+
+fn refused(status: StatusCode, body: &Value) -> ApiError {
+    let message = body["detail"].as_str().or(body["title"].as_str()).unwrap_or("it gave no reason");
+    ApiError::Refused { status: status.as_u16(), message: message.to_owned() }
 }
 
 /// An HTTP client for one command: no redirects, which would carry the secret elsewhere.

@@ -11,7 +11,7 @@ use super::open::open;
 use super::record::{record, record_ending};
 use super::{CliError, Outcome, output};
 use crate::server::clients::{self, Client, ClientForm, Created, Profile, SecretKind};
-use crate::server::config::Config;
+use crate::server::config::{Config, duration};
 use crate::server::keyring::{self, KeyPurpose};
 use crate::server::log::Event;
 use crate::server::log::Selector;
@@ -258,33 +258,4 @@ fn read_json(path: &Path) -> Result<Value, CliError> {
     }
     serde_json::from_str(&text)
         .map_err(|e| CliError::Refused(format!("{name} is not JSON ({e}); give a JWK or a JWK set")))
-}
-
-/// `30s`, `15m`, `24h`, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a number and a unit, as 30s, 15m, 24h or 7d".to_owned();
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    Ok(Duration::from_secs(u64::from(number) * seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(duration("24h").unwrap(), Duration::from_hours(24));
-        assert_eq!(duration("0s").unwrap(), Duration::ZERO);
-        for bad in ["", "24", "h", "-1h", "1.5h", "1w", "5é", "99999999999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -25,6 +25,9 @@ use super::app::{self, AppError};
 use super::clients::ClientError;
 use super::config::{Config, ConfigError, Environment};
 use super::keyring::KeyringError;
+use super::log::erase::RemovalError;
+use super::log::export::ExportError;
+use super::log::verify::PublishedError;
 use super::master_key::MasterKeyError;
 use super::store::StoreError;
 use super::telemetry;
@@ -111,6 +114,15 @@ enum CliError {
     /// What was done is not in the log.
     #[error("the change is made, but the log could not record it; run `stagedoor audit verify`")]
     Unrecorded(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The log cannot be written or read.
+    #[error("the issuance log cannot do it; `stagedoor audit verify` tells whether it holds")]
+    Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Published(#[from] PublishedError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
     /// A file could not be used.
     #[error("{} cannot be used; check that it is there and may be read or written", path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -194,7 +206,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Init => waiting(init::run(&load()?, everywhere.json)),
         Command::Client(command) => waiting(client::run(&command, &load()?, everywhere.json)),
         Command::Key(command) => waiting(key::run(&command, &load()?, everywhere.json)),
-        Command::Audit(command) => waiting(audit::run(&command, &load()?, everywhere.json)),
+        Command::Audit(command) => waiting(audit::run(&command, &load()?, &environment, everywhere.json)),
         Command::Policy(command) => {
             let config = load()?;
             let configured = config.policy_path.as_deref();

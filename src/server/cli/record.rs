@@ -79,17 +79,7 @@ async fn try_record(
     master: &MasterKey,
     records: Vec<Record>,
 ) -> Result<(), Trouble> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let keyring = Keyring::load(db, master, Arc::clone(&clock)).await?;
-    // The name stands in this process's checkpoints only, which nobody sees: entries do not depend on it.
-    let seed = keyring.log_seed()?;
-    let signer = CheckpointSigner::from_seed(&seed, "command-line", current_epoch(db).await?)?;
-    let options = LogOptions {
-        replica: format!("cli-{}", std::process::id()),
-        max_bytes: config.log_max_bytes,
-        ..LogOptions::default()
-    };
-    let log = Log::open(db.clone(), signer, clock, Arc::new(SystemEntropy), options).await?;
+    let log = open_log(config, db, master).await?;
     let mut outcome = Ok(());
     for record in records {
         if let Err(error) = log.record(record).await {
@@ -99,4 +89,23 @@ async fn try_record(
     }
     log.close().await;
     outcome
+}
+
+/// The log, to be recorded in by this process.
+pub async fn open_log(config: &Config, db: &Db, master: &MasterKey) -> Result<Log, Trouble> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let keyring = Keyring::load(db, master, Arc::clone(&clock)).await?;
+    // The name stands in this process's checkpoints only, which nobody sees: entries do not depend on it.
+    let seed = keyring.log_seed()?;
+    let signer = CheckpointSigner::from_seed(&seed, "command-line", current_epoch(db).await?)?;
+    Ok(Log::open(db.clone(), signer, clock, Arc::new(SystemEntropy), options(config)).await?)
+}
+
+/// How the log runs in a command.
+pub fn options(config: &Config) -> LogOptions {
+    LogOptions {
+        replica: format!("cli-{}", std::process::id()),
+        max_bytes: config.log_max_bytes,
+        ..LogOptions::default()
+    }
 }

@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use chrono::TimeDelta;
 use ipnet::IpNet;
 use reqwest::Url;
 
+use super::duration::duration;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::layers::{Field, Kind, SecretSource, Section, field};
@@ -68,6 +70,7 @@ pub(super) const TOP: &[Field] = &[
     field("console", Kind::Table(CONSOLE)),
     field("ticket", Kind::Table(TICKET)),
     field("log_max_bytes", Kind::Integer),
+    field("actor_retention", Kind::Text),
     field("client_rate", Kind::Integer),
     field("actor_rate", Kind::Integer),
     field("log_format", Kind::Text),
@@ -132,12 +135,18 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         console,
         ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,
         log_max_bytes,
+        actor_retention: top.parsed("actor_retention", retention)?.unwrap_or(TimeDelta::days(365)),
         client_rate: rate(top, "client_rate")?,
         actor_rate: rate(top, "actor_rate")?,
         log_format: top.parsed("log_format", log_format)?.unwrap_or_default(),
         log_level: top.text("log_level")?.map_or_else(|| "info".to_owned(), |t| t.value),
         outbound,
     })
+}
+
+fn retention(text: &str) -> Result<TimeDelta, String> {
+    let wrong = || "is no length of time; write a number and a unit, as 365d".to_owned();
+    duration(text).ok().and_then(|length| TimeDelta::from_std(length).ok()).ok_or_else(wrong)
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -6,6 +6,7 @@
 //! is the manual: its fields say meaning, default and exclusions.
 
 mod build;
+mod duration;
 mod environment;
 mod error;
 mod layers;
@@ -17,8 +18,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use chrono::TimeDelta;
 use ipnet::IpNet;
 
+pub use duration::duration;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use layers::SecretSource;
@@ -73,6 +76,9 @@ pub struct Config {
     /// revocation, stop, key and erase entries. Default none: a warning, and no promise. On SQLite the free
     /// bytes of the volume count and it must not be set.
     pub log_max_bytes: Option<u64>,
+    /// `ACTOR_RETENTION`: how long nobody's acts can be erased or pruned, as `365d` (default). Counts in the
+    /// commands `audit erase --actor` and `audit prune`.
+    pub actor_retention: TimeDelta,
     /// `CLIENT_RATE`: attempts to mint that one client may make in a minute, in each process; more are told to
     /// wait (429) and not evaluated. Default none: no limit.
     pub client_rate: Option<NonZeroU32>,

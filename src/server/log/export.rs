@@ -57,11 +57,19 @@ pub enum ExportError {
     #[error("{} is there already; choose another path", .0.display())]
     Exists(PathBuf),
     /// The target could not be written; nothing is left under its name.
-    #[error("{} could not be written", .1.display())]
+    #[error("{} could not be written, and nothing is left of it; check the path and the free space", .1.display())]
     Write(#[source] io::Error, PathBuf),
     /// The log could not be read.
     #[error("the log could not be read")]
     Store(#[from] StoreError),
+}
+
+/// Whether `out` may be made.
+///
+/// # Errors
+/// [`ExportError::Exists`].
+pub fn refuse_existing(out: &Path) -> Result<(), ExportError> {
+    if out.symlink_metadata().is_ok() { Err(ExportError::Exists(out.to_path_buf())) } else { Ok(()) }
 }
 
 /// Exports entries as `format` to the file `out`; the number of entries written. Disclosures come along only
@@ -163,9 +171,7 @@ struct Partial {
 
 impl Partial {
     fn prepare(target: &Path) -> Result<PathBuf, ExportError> {
-        if target.symlink_metadata().is_ok() {
-            return Err(ExportError::Exists(target.to_path_buf()));
-        }
+        refuse_existing(target)?;
         let mut name = target.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".partial-{}", std::process::id()));
         Ok(target.with_file_name(name))

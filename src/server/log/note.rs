@@ -138,6 +138,12 @@ impl NoteVerifier {
         &self.name
     }
 
+    /// The key itself, which signs under another name in another epoch.
+    #[must_use]
+    pub const fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
     /// The key in note form, as `/v1/audit/log/vkey` answers it.
     #[must_use]
     pub fn vkey(&self) -> String {

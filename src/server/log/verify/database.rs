@@ -180,6 +180,7 @@ impl<'d> Pass<'d> {
             let Some(hashes) = read::pruned_tile(self.db, position(self.epoch, first) >> 8).await? else {
                 return Ok(());
             };
+            report.bodies_unseen += 256;
             for leaf in hashes.as_chunks::<32>().0 {
                 self.push(*leaf, self.t_us, report).await?;
             }

@@ -84,6 +84,8 @@ pub enum Finding {
 pub struct Report {
     /// Entries recomputed, pruned ones included.
     pub entries: u64,
+    /// Of these, how many by their hashes alone: bodies that were pruned, or that this reader was not given.
+    pub bodies_unseen: u64,
     /// Each epoch's size and root, in order.
     pub epochs: Vec<EpochReport>,
     /// What is wrong, at most [`MAX_FINDINGS`], each with its epoch.

@@ -87,7 +87,9 @@ pub async fn published(
     for n in 0..newest.size.div_ceil(256) {
         let width = (newest.size - n * 256).min(256);
         let leaves = tile(source, 0, n, width).await?;
-        check_bundle(source, n, &leaves, epoch, &mut report).await?;
+        if !check_bundle(source, n, &leaves, epoch, &mut report).await? {
+            report.bodies_unseen += width;
+        }
         for leaf in leaves {
             frontier.push(leaf, |height, _, hash| {
                 if height > 0 && height % 8 == 0 && height <= 40 {
@@ -163,16 +165,17 @@ async fn tile(source: &dyn Published, level: u32, n: u64, width: u64) -> Result<
     }
 }
 
+/// False when the bodies cannot be had.
 async fn check_bundle(
     source: &dyn Published,
     n: u64,
     leaves: &[Hash],
     epoch: u32,
     report: &mut Report,
-) -> Result<(), PublishedError> {
+) -> Result<bool, PublishedError> {
     let width = leaves.len() as u64;
     let path = TilePath { level: None, n, width: (width < 256).then_some(width) };
-    let Some(bundle) = source.get(&path.text()).await? else { return Ok(()) };
+    let Some(bundle) = source.get(&path.text()).await? else { return Ok(false) };
     let mut rest = bundle.as_slice();
     for (index, leaf) in (n * 256..).zip(leaves) {
         let body = rest
@@ -184,5 +187,5 @@ async fn check_bundle(
         }
         rest = after;
     }
-    if rest.is_empty() { Ok(()) } else { Err(PublishedError::Malformed(path.text())) }
+    if rest.is_empty() { Ok(true) } else { Err(PublishedError::Malformed(path.text())) }
 }

@@ -1,0 +1,91 @@
+//! `stagedoor audit export`: the log as files for others.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, json};
+
+use super::super::open::open;
+use super::super::{CliError, Outcome, output, record};
+use crate::server::app::log_host;
+use crate::server::config::Config;
+use crate::server::log::export::{self, ExportFormat};
+use crate::server::log::{Event, EventType, Record, current_epoch, read};
+use crate::server::master_key::MasterKey;
+use crate::server::store::Db;
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// ndjson: an entry a line; csv: a table; ocsf: Authentication events 3002/7, attempts only; tiles: a
+    /// directory that any verifier of C2SP tlog-tiles reads
+    #[arg(long, value_parser = PossibleValuesParser::new(ExportFormat::WORDS))]
+    format: String,
+    /// Where to; never written over
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// With what identifies people (actor, user, reason, ticket, address); that is recorded first
+    #[arg(long)]
+    personal: bool,
+}
+
+pub async fn run(args: &Export, config: &Config, json: bool) -> Outcome {
+    // clap knows the words
+    let format = ExportFormat::parse(&args.format).unwrap_or(ExportFormat::Ndjson);
+    if args.personal && format == ExportFormat::Tiles {
+        return Err(CliError::Refused(
+            "--personal does not go with tiles, which hold the bodies as they were hashed; export ndjson for \
+             the disclosures"
+                .to_owned(),
+        ));
+    }
+    // before anything is recorded
+    export::refuse_existing(&args.out)?;
+    let (db, master) = open(config).await?;
+    if args.personal {
+        record_view(config, &db, &master, &args.format).await?;
+    }
+    let written = match format {
+        ExportFormat::Tiles => tiles(config, &db, &master, &args.out).await?,
+        format => {
+            let issuer = config.issuer_for(config.listen)?;
+            export::entries(&db, format, log_host(&issuer), &args.out, args.personal).await?
+        }
+    };
+    db.close().await;
+    if json {
+        output::print_json(&json!({
+            "object": "audit_export",
+            "format": args.format,
+            "path": args.out.display().to_string(),
+            "entries": written,
+            "personal": args.personal,
+        }))?;
+    } else {
+        let path = args.out.display().to_string();
+        output::print(&format!("exported: {written} entries to {}", output::plain(&path)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn tiles(config: &Config, db: &Db, master: &MasterKey, out: &Path) -> Result<u64, CliError> {
+    let signer = super::signer(config, db, master, current_epoch(db).await?).await?;
+    let head = read::newest_head(db).await?;
+    let head = head.unwrap_or_else(|| crate::server::log::head::Head::empty(signer.epoch()));
+    // only committed heads can be seen, and a commit is durable before it is seen
+    let checkpoint = signer.sign(head.size(), head.root);
+    Ok(export::tiles(db, &head, &checkpoint, &signer.verifier().vkey(), out).await?)
+}
+
+/// Reading personal data is an entry of its own, recorded before the data leaves.
+async fn record_view(config: &Config, db: &Db, master: &MasterKey, format: &str) -> Result<(), CliError> {
+    let log = record::open_log(config, db, master).await.map_err(CliError::Log)?;
+    let mut detail = Map::new();
+    detail.insert("entries".into(), json!(log.known_size()));
+    detail.insert("export".into(), json!(format));
+    let event = Event { detail: Some(detail), ..Event::new(EventType::View) };
+    let recorded = log.record(Record::of(event)).await;
+    log.close().await;
+    recorded.map(drop).map_err(|error| CliError::Log(error.into()))
+}

@@ -1,0 +1,223 @@
+//! `stagedoor audit verify`: the log recomputed, from the database or as anybody outside sees it.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::super::api::Api;
+use super::super::{CliError, Outcome, output};
+use super::{log_key, read_checkpoint, read_text, verdict};
+use crate::server::config::{Config, Environment};
+use crate::server::log::Checkpoint;
+use crate::server::log::note::NoteVerifier;
+use crate::server::log::verify::{self, Directory, MAX_FILE_BYTES, Published, PublishedError, Report};
+use crate::server::master_key::MasterKey;
+use crate::server::store::{Db, check_migrated};
+
+/// How many findings people are shown; programs get all.
+const SHOWN: usize = 20;
+/// Where a server has its log.
+const LOG_PATH: &str = "/v1/audit/log";
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A checkpoint (or a receipt) kept from earlier: the log must still continue it
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// Over HTTP: a server's address, or the one under which `checkpoint` stands. Entries are recomputed when
+    /// `STAGEDOOR_CLIENT_SECRET` is that of a client with `audit:read`, else their hashes alone
+    #[arg(long, value_name = "URL", conflicts_with = "dir")]
+    url: Option<String>,
+    /// A directory that `audit export --format tiles` made
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// With --url or --dir: the log's key (name+id+key), or a file with it, as its operator gave it to you
+    /// [default: what the log says of itself, with a warning]
+    #[arg(long, value_name = "VKEY")]
+    vkey: Option<String>,
+}
+
+pub async fn run(args: &Verify, config: &Config, environment: &Environment, json: bool) -> Outcome {
+    match (&args.url, &args.dir) {
+        (Some(url), _) => {
+            let web = Web::new(url, environment)?;
+            look_from_outside(args, &web, json).await
+        }
+        (None, Some(dir)) => look_from_outside(args, &Directory(dir.clone()), json).await,
+        (None, None) if args.vkey.is_some() => Err(CliError::Refused(
+            "--vkey goes with --url or --dir: the database's own key is known here".to_owned(),
+        )),
+        (None, None) => look_inside(args, config, json).await,
+    }
+}
+
+async fn look_inside(args: &Verify, config: &Config, json: bool) -> Outcome {
+    let db = Db::connect(config.database_url.expose()).await?;
+    check_migrated(&db).await?;
+    let checkpoints = if args.checkpoint.is_empty() {
+        Vec::new()
+    } else {
+        let public = log_key(&MasterKey::load(&config.master_key)?, &db).await?;
+        checkpoints(args, public)?
+    };
+    let mut progress = Progress::default();
+    let report = verify::database(&db, &checkpoints, &mut |done, all| progress.tell(done, all)).await?;
+    db.close().await;
+    progress.end();
+    answer(&report, checkpoints.len(), json)
+}
+
+async fn look_from_outside(args: &Verify, source: &dyn Published, json: bool) -> Outcome {
+    let verifier = match &args.vkey {
+        Some(given) => trusted(given)?,
+        None => of_itself(source).await?,
+    };
+    let checkpoints = checkpoints(args, *verifier.public())?;
+    let mut progress = Progress::default();
+    let report = verify::published(source, &verifier, &checkpoints, &mut |done, all| {
+        progress.tell(done, all);
+    })
+    .await;
+    progress.end();
+    match report {
+        Ok(report) => answer(&report, checkpoints.len(), json),
+        // it could be looked at, and is not what the key signs
+        Err(PublishedError::Checkpoint(error)) => {
+            let finding = format!("its checkpoint is not one of {}: {error}", verifier.name());
+            if json {
+                output::print_json(&json!({
+                    "object": "audit_verification", "holds": false, "entries": 0, "bodies_unseen": 0, "epochs": [],
+                    "findings": [{ "epoch": null, "finding": finding }], "more_findings": 0,
+                }))?;
+            } else {
+                output::print(&format!("the log does NOT hold: {}", output::plain(&finding)))?;
+            }
+            Ok(verdict(false))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn checkpoints(args: &Verify, public: [u8; 32]) -> Result<Vec<Checkpoint>, CliError> {
+    args.checkpoint.iter().map(|file| read_checkpoint(file, public)).collect()
+}
+
+/// A key from the command line, or from a file that it names.
+fn trusted(given: &str) -> Result<NoteVerifier, CliError> {
+    if let Ok(verifier) = NoteVerifier::parse(given) {
+        return Ok(verifier);
+    }
+    NoteVerifier::parse(&read_text(given.as_ref())?)
+        .map_err(|_| CliError::Refused(format!("{given} holds no verifier key; it is one line, name+id+key")))
+}
+
+/// Nobody gave the key: the log's own word for it, said aloud.
+async fn of_itself(source: &dyn Published) -> Result<NoteVerifier, CliError> {
+    let bytes = source.get("vkey").await?.ok_or_else(|| PublishedError::Missing("vkey".to_owned()))?;
+    let verifier = String::from_utf8(bytes).ok().and_then(|text| NoteVerifier::parse(&text).ok());
+    let verifier = verifier.ok_or_else(|| PublishedError::Malformed("vkey".to_owned()))?;
+    eprintln!(
+        "warning: the log itself says that its key is {}: that shows whether it holds together, not whose it is; \
+         give the key you got from its operator with --vkey",
+        output::plain(&verifier.vkey())
+    );
+    Ok(verifier)
+}
+
+/// A running server's log, or any other under an address.
+struct Web {
+    api: Api,
+    prefix: &'static str,
+}
+
+impl Web {
+    fn new(url: &str, environment: &Environment) -> Result<Self, CliError> {
+        let api = Api::new(Some(url), environment)?;
+        let prefix = if api.has_path() { "" } else { LOG_PATH };
+        Ok(Self { api, prefix })
+    }
+}
+
+#[async_trait::async_trait]
+impl Published for Web {
+    async fn get(&self, path: &str) -> Result<Option<Vec<u8>>, PublishedError> {
+        let for_auditors = path.starts_with("tile/entries/");
+        if for_auditors && !self.api.has_secret() {
+            return Ok(None);
+        }
+        let limit = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
+        let fetched = self.api.get(&format!("{}/{path}", self.prefix), limit, for_auditors).await;
+        fetched.map_err(|error| PublishedError::Fetch { path: path.to_owned(), source: error.into() })
+    }
+}
+
+/// A line for every hundredth part of long work, to a person only.
+#[derive(Default)]
+struct Progress {
+    shown: u64,
+}
+
+impl Progress {
+    fn tell(&mut self, done: u64, all: u64) {
+        if all > 100_000 && done / (all / 100) != self.shown && std::io::stderr().is_terminal() {
+            self.shown = done / (all / 100);
+            let _ = write!(std::io::stderr(), "\r{} % of {all} entries ", self.shown);
+        }
+    }
+
+    fn end(&self) {
+        if self.shown > 0 {
+            eprintln!();
+        }
+    }
+}
+
+fn answer(report: &Report, checkpoints: usize, json: bool) -> Outcome {
+    if json {
+        output::print_json(&as_json(report))?;
+    } else {
+        output::print(&as_text(report, checkpoints))?;
+    }
+    Ok(verdict(report.holds()))
+}
+
+fn as_json(report: &Report) -> Value {
+    let epochs = report.epochs.iter().map(|e| json!({ "epoch": e.epoch, "entries": e.size }));
+    let findings =
+        report.findings.iter().map(|(epoch, f)| json!({ "epoch": epoch, "finding": f.to_string() }));
+    json!({
+        "object": "audit_verification",
+        "holds": report.holds(),
+        "entries": report.entries,
+        "bodies_unseen": report.bodies_unseen,
+        "epochs": epochs.collect::<Vec<_>>(),
+        "findings": findings.collect::<Vec<_>>(),
+        "more_findings": report.more,
+    })
+}
+
+fn as_text(report: &Report, checkpoints: usize) -> String {
+    let by_hash = match report.bodies_unseen {
+        0 => String::new(),
+        n => format!(", {n} of them by their hashes alone"),
+    };
+    if report.holds() {
+        let continued = match checkpoints {
+            0 => String::new(),
+            n => format!(", {n} checkpoints continued"),
+        };
+        return format!("the log holds: {} entries recomputed{by_hash}{continued}", report.entries);
+    }
+    let mut lines = vec![format!("the log does NOT hold ({} entries recomputed{by_hash}):", report.entries)];
+    let findings = report.findings.iter().take(SHOWN);
+    lines.extend(
+        findings.map(|(epoch, finding)| format!("  epoch {epoch}: {}", output::plain(&finding.to_string()))),
+    );
+    let hidden = report.findings.len().saturating_sub(SHOWN) as u64 + report.more;
+    if hidden > 0 {
+        lines.push(format!("  and {hidden} more; --json lists up to {}", verify::MAX_FINDINGS));
+    }
+    lines.join("\n")
+}
