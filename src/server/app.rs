@@ -2,6 +2,7 @@
 
 mod dev;
 mod parts;
+mod witness;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use actix_web::{App, HttpServer};
 use tokio::task::JoinHandle;
 
 pub use dev::{dev, dev_once};
+pub use witness::{RunningWitness, WitnessSetup, start_witness, witness};
 
 use super::checker::Checker;
 use super::clients::{AcceptedSecrets, Clients};
@@ -23,7 +25,7 @@ use super::http::{self, edge};
 use super::issue::{HandoffSecrets, InFlight, IssueDesk};
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, MintLimits, UsedAssertions};
-use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record};
+use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record, witnessing};
 use super::master_key::MasterKey;
 use super::metrics::{Metrics, Noise};
 use super::policy::Reload;
@@ -222,6 +224,8 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
     Ok(Service {
+        witnesses: parts::witnesses(config, &outbound)?,
+        witness_deadline: config.witness_deadline,
         clock: clock.clone(),
         entropy: entropy.clone(),
         db,
@@ -326,7 +330,7 @@ impl Running {
 fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandle<()>> {
     let (noise, clients, keys, issuers) =
         (service.clone(), service.clone(), service.clone(), service.clone());
-    let rules = service.clone();
+    let (rules, outward) = (service.clone(), service.clone());
     let (state, feed, tidy) = (service.clone(), service.clone(), service.clone());
     vec![
         tokio::spawn(async move { state.revocations.follow().await }),
@@ -354,6 +358,13 @@ fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandl
                 reload_policy(&rules, &path).await;
             }
         }),
+        tokio::spawn(async move {
+            let mut said = String::new();
+            loop {
+                publish(&outward, &mut said).await;
+                tokio::time::sleep(witnessing::EVERY).await;
+            }
+        }),
         tokio::spawn(async move { clients.clients.follow(&clients.db).await }),
         tokio::spawn(async move {
             let publish = |keyring: &Keyring| {
@@ -372,6 +383,22 @@ fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandl
             }
         }),
     ]
+}
+
+/// The signed checkpoint goes to the log stream when it changed, and to the witnesses.
+async fn publish(service: &Service, said: &mut String) {
+    match service.log.checkpoint().await {
+        Ok(checkpoint) if checkpoint != *said => {
+            // as a string: escaped in lines for people, whole in JSON
+            tracing::info!(checkpoint = checkpoint.as_str(), "signed checkpoint");
+            *said = checkpoint;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = %http::problem::chain(&error), "no checkpoint can be signed"),
+    }
+    if let Err(error) = service.witnesses.round(&service.log, service.clock.now()).await {
+        tracing::warn!(error = %http::problem::chain(&error), "witnesses cannot be asked");
+    }
 }
 
 /// Takes over a policy that changed and validates, and records that it did; else the old one stays.
@@ -422,12 +449,8 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
 
 /// Serves until a signal comes or the log had to stop.
 async fn until_told(running: Running) -> Result<(), AppError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).map_err(AppError::failed("signals cannot be watched"))?;
-    let mut int = signal(SignalKind::interrupt()).map_err(AppError::failed("signals cannot be watched"))?;
     let fatal = tokio::select! {
-        _ = term.recv() => None,
-        _ = int.recv() => None,
+        told = told_to_stop() => told.map(|()| None)?,
         why = running.fatal() => Some(why),
     };
     match fatal {
@@ -437,4 +460,16 @@ async fn until_told(running: Running) -> Result<(), AppError> {
              Run `stagedoor audit verify`, restore the database or begin a new epoch with `stagedoor audit epoch`"
         ))),
     }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() -> Result<(), AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(AppError::failed("signals cannot be watched"))?;
+    let mut int = signal(SignalKind::interrupt()).map_err(AppError::failed("signals cannot be watched"))?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
 }

@@ -37,6 +37,8 @@ pub struct Metrics {
     unauthentic_rows: Gauge,
     signing_key_age: Gauge,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
+    log_unwitnessed: Gauge,
+    witness_refuses: Family<WitnessLabels, Gauge>,
 }
 
 /// What is read from the parts when somebody scrapes.
@@ -50,6 +52,10 @@ pub struct Observed {
     pub log_commits: u64,
     /// Rows of keys or clients that fail their authentication.
     pub unauthentic_rows: u64,
+    /// How long the oldest entry has waited for enough witnesses, seconds.
+    pub unwitnessed_seconds: u64,
+    /// Each witness, and whether it says that the log was cut or rewritten.
+    pub witness_refusals: Vec<(String, bool)>,
     /// Since when the key that signs tokens does so, seconds.
     pub signing_key_age_seconds: u64,
     /// How old the keys of each trusted issuer are, seconds; `None`: never fetched.
@@ -60,6 +66,12 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct IssuerLabels {
     issuer: String,
+}
+
+/// Which witness.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessLabels {
+    witness: String,
 }
 
 impl Default for Metrics {
@@ -94,12 +106,23 @@ impl Default for Metrics {
         );
         let signing_key_age =
             gauge("signing_key_age", "How long the current key has signed tokens", Some(Unit::Seconds));
+        let log_unwitnessed = gauge(
+            "log_unwitnessed",
+            "How long the oldest entry has waited for enough witnesses; 0 without witnesses",
+            Some(Unit::Seconds),
+        );
         let issuer_keys_age = Family::<IssuerLabels, Gauge>::default();
         registry.register_with_unit(
             "issuer_keys_age",
             "Age of a trusted issuer's keys; -1: never fetched",
             Unit::Seconds,
             issuer_keys_age.clone(),
+        );
+        let witness_refuses = Family::<WitnessLabels, Gauge>::default();
+        registry.register(
+            "witness_refuses",
+            "1: the witness says that the log was cut or rewritten",
+            witness_refuses.clone(),
         );
         Self {
             registry,
@@ -112,6 +135,8 @@ impl Default for Metrics {
             unauthentic_rows,
             signing_key_age,
             issuer_keys_age,
+            log_unwitnessed,
+            witness_refuses,
         }
     }
 }
@@ -145,6 +170,11 @@ impl Metrics {
         for (issuer, age) in &observed.issuer_keys_age_seconds {
             let labels = IssuerLabels { issuer: issuer.clone() };
             self.issuer_keys_age.get_or_create(&labels).set(age.map_or(-1, whole));
+        }
+        self.log_unwitnessed.set(whole(observed.unwitnessed_seconds));
+        for (witness, refuses) in &observed.witness_refusals {
+            let labels = WitnessLabels { witness: witness.clone() };
+            self.witness_refuses.get_or_create(&labels).set(i64::from(*refuses));
         }
         let mut text = String::new();
         // Writing to a String cannot fail.

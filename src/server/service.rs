@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
+
 use super::checker::Checker;
 use super::clients::Clients;
 use super::console::Console;
@@ -10,6 +12,7 @@ use super::issue::IssueDesk;
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, UsedAssertions};
 use super::log::Log;
+use super::log::witnessing::Witnesses;
 use super::metrics::{Metrics, Noise, Observed};
 use super::revoke::{Feed, RevocationState, Revoker};
 use super::store::Db;
@@ -29,6 +32,10 @@ pub struct Service {
     pub keyring: Arc<Keyring>,
     /// The issuance log.
     pub log: Log,
+    /// Who cosigns the log's checkpoints.
+    pub witnesses: Witnesses,
+    /// How long an entry may wait for them before this replica is not ready.
+    pub witness_deadline: Option<TimeDelta>,
     /// Where tokens are issued.
     pub desk: IssueDesk,
     /// Where tokens are verified online.
@@ -64,14 +71,17 @@ impl Service {
     pub fn observed(&self) -> Observed {
         let stats = self.log.stats();
         let now = self.clock.now();
-        let age = self.keyring.token_key_since().map_or(0, |since| (now - since).num_seconds());
+        let age = self.keyring.token_key_since().map_or(TimeDelta::zero(), |since| now - since);
+        let whole = |age: TimeDelta| u64::try_from(age.num_seconds()).unwrap_or(0);
         let issuers = self.desk.actors.status();
         Observed {
             log_entries: self.log.known_size(),
             log_records: stats.records,
             log_commits: stats.commits,
             unauthentic_rows: self.clients.ignored_rows() + self.keyring.ignored_rows(),
-            signing_key_age_seconds: u64::try_from(age).unwrap_or(0),
+            unwitnessed_seconds: whole(self.witnesses.unwitnessed(now)),
+            witness_refusals: self.witnesses.refusals(),
+            signing_key_age_seconds: whole(age),
             issuer_keys_age_seconds: issuers
                 .into_iter()
                 .map(|(issuer, status)| (issuer.to_string(), status.age_seconds))

@@ -10,7 +10,10 @@ use super::{Place, Server, text};
 
 /// One request with a client's secret; status and body.
 fn request(server: &Server, secret: &str, method: &str, path: &str, body: &str) -> (u16, String) {
-    let address = server.url.strip_prefix("http://").unwrap();
+    send(server.url.strip_prefix("http://").unwrap(), secret, method, path, body)
+}
+
+fn send(address: &str, secret: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
@@ -133,6 +136,129 @@ fn the_log_is_verified_from_outside() {
         assert!(error.contains("checkpoint is missing"), "{error}");
         let error = place.fails(&["audit", "verify", "--vkey", "vkey"], 2);
         assert!(error.contains("goes with --url or --dir"), "{error}");
+    }
+}
+
+/// A program that prints an address and serves until the test ends.
+struct Serving {
+    child: std::process::Child,
+    said: Vec<String>,
+}
+
+impl Serving {
+    /// Starts it and reads standard output up to the line with its address.
+    fn start(mut command: std::process::Command) -> Self {
+        use std::io::BufRead as _;
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = Vec::new();
+        for line in std::io::BufReader::new(child.stdout.take().unwrap()).lines() {
+            said.push(line.unwrap());
+            if said.last().unwrap().starts_with("listening on ") {
+                break;
+            }
+        }
+        Self { child, said }
+    }
+
+    fn url(&self) -> &str {
+        self.said.last().unwrap().strip_prefix("listening on ").expect("the address is printed")
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Issue 3 §4: another team's witness cosigns what `serve` shows, and an auditor demands that it did.
+#[test]
+fn a_witness_of_another_team_cosigns_and_its_word_is_demanded() {
+    for place in Place::on_both_databases() {
+        // the key is known before the service runs: from an export
+        place.ok(&["audit", "export", "--format", "tiles", "--out", "first"]);
+        let theirs = Place::new();
+        std::fs::copy(place.path().join("first/vkey"), theirs.path().join("log.vkey")).unwrap();
+        let arguments =
+            ["audit", "witness", "--name", "witness.example/w1", "--log", "log.vkey", "--state", "w"];
+        let mut command = theirs.command(&arguments);
+        command.args(["--listen", "127.0.0.1:0"]);
+        let witness = Serving::start(command);
+        let vkey = witness.said[0].strip_prefix("vkey ").expect("the key is printed").to_owned();
+        let again = theirs.fails(&arguments, 2);
+        assert!(again.contains("another witness uses this --state directory"), "{again}");
+
+        let settings = [
+            ("STAGEDOOR_LISTEN", "127.0.0.1:0"),
+            ("STAGEDOOR_ALLOW_HTTP", "true"),
+            ("STAGEDOOR_WITNESSES__0__URL", witness.url()),
+            ("STAGEDOOR_WITNESSES__0__VKEY", &vkey),
+            ("STAGEDOOR_LOG_FORMAT", "json"),
+            ("STAGEDOOR_WITNESS_DEADLINE", "1s"),
+        ];
+        let mut command = place.command(&["serve"]);
+        command.envs(settings);
+        let lines = place.path().join("lines");
+        command.stderr(std::fs::File::create(&lines).unwrap());
+        let serving = Serving::start(command);
+        let server = &serving.url().replace("http://", "");
+        // the first round begins with the service
+        let mut witnessed = (0, String::new());
+        for _ in 0..500 {
+            witnessed = send(server, "", "GET", "/v1/audit/log/witnessed", "");
+            if witnessed.0 == 200 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(witnessed.1.contains("\u{2014} witness.example/w1 "), "{witnessed:?}");
+        assert_eq!(send(server, "", "GET", "/readyz", "").0, 200);
+        let metrics = send(server, "", "GET", "/metrics", "").1;
+        assert!(metrics.contains("stagedoor_witness_refuses{witness=\"witness.example/w1\"} 0"), "{metrics}");
+        assert!(metrics.contains("stagedoor_log_unwitnessed_seconds 0"), "{metrics}");
+        let said = std::fs::read_to_string(&lines).unwrap();
+        let line =
+            said.lines().find(|line| line.contains("signed checkpoint")).expect("it goes to the log stream");
+        let line: Value = serde_json::from_str(line).unwrap();
+        let note = line["fields"]["checkpoint"].as_str().or(line["checkpoint"].as_str()).unwrap();
+        assert!(note.starts_with("stagedoor.example/audit/1\n"), "{note}");
+
+        let url = serving.url();
+        let verify = ["audit", "verify", "--url", url, "--vkey", "first/vkey", "--witness"];
+        let said = place.ok(&[&verify[..], &[&vkey]].concat());
+        assert!(said.starts_with("the log holds"), "{said}");
+        let stranger = "witness.example/w2+3b0ef0f6+BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let error = place.fails(&[&verify[..], &[stranger]].concat(), 2);
+        assert!(error.contains("holds no witness's key"), "{error}");
+        place.ok(&["audit", "export", "--format", "tiles", "--out", "log"]);
+        let verify = ["audit", "verify", "--dir", "log", "--vkey", "first/vkey", "--witness", &vkey];
+        place.ok(&verify);
+        let forged = place.path().join("log/witnessed");
+        let note = std::fs::read_to_string(&forged).unwrap();
+        let (keep, line) = note.trim_end().rsplit_once(' ').unwrap();
+        let other = if &line[40..41] == "A" { "B" } else { "A" };
+        std::fs::write(&forged, format!("{keep} {}{other}{}\n", &line[..40], &line[41..])).unwrap();
+        let output = place.run(&verify);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stdout).contains("is not cosigned by witness.example/w1"), "{output:?}");
+
+        // without its witness the service goes on, but says that it is not ready once the deadline has passed
+        drop(serving);
+        let mut command = place.command(&["serve"]);
+        command.envs(settings).stderr(std::process::Stdio::null());
+        drop(witness);
+        let serving = Serving::start(command);
+        let server = &serving.url().replace("http://", "");
+        let mut ready = (200, String::new());
+        for _ in 0..500 {
+            ready = send(server, "", "GET", "/readyz", "");
+            if ready.0 == 503 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(ready.1.contains("has waited"), "{ready:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Exports: complete, safe to open, verifiable from outside, never half there.
 
-use stagedoor::server::log::export::{self, ExportError, ExportFormat};
+use stagedoor::server::log::export::{self, ExportError, ExportFormat, Notes};
 use stagedoor::server::log::verify::{self, Directory, Finding};
 use stagedoor::server::log::{Checkpoint, Event, EventType, Log, Record, read};
 
@@ -69,7 +69,8 @@ both! {
         let out = dir.path().join("log");
         let head = read::newest_head(log.db()).await.unwrap().unwrap();
         let note = log.checkpoint().await.unwrap();
-        assert_eq!(export::tiles(log.db(), &head, &note, &log.vkey(), &out).await.unwrap(), 612);
+        let notes = Notes { checkpoint: note, witnessed: None, vkey: log.vkey() };
+        assert_eq!(export::tiles(log.db(), &head, &notes, &out).await.unwrap(), 612);
         let verify = async |earlier: &[Checkpoint]| {
             verify::published(&Directory(out.clone()), &verifier, earlier, &mut |done, all| assert!(done <= all)).await
         };

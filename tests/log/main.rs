@@ -11,3 +11,4 @@ mod reads;
 mod removal;
 mod schema;
 mod verifying;
+mod witnessing;

@@ -11,8 +11,10 @@ use crate::server::console::sign_in::RelyingParty;
 use crate::server::console::{Console, SignIn};
 use crate::server::directory::{BearerToken, Directory, DirectoryConfig, IdAttribute, ScimConfig};
 use crate::server::gates::Gates;
+use crate::server::log::witness::CosignatureVerifier;
+use crate::server::log::witnessing::{WitnessAt, Witnesses};
 use crate::server::master_key::MasterKey;
-use crate::server::outbound::{Outbound, OutboundConfig};
+use crate::server::outbound::{Outbound, OutboundConfig, with_segment};
 use crate::server::policy::{Policy, PolicyStore};
 use crate::token::AudienceRule;
 use crate::token::revocation::Revocations;
@@ -36,6 +38,7 @@ pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
     if let config::DirectoryConfig::Scim { url, .. } = &config.directory {
         destinations.push(url.clone());
     }
+    destinations.extend(config.witnesses.iter().map(|witness| witness.url.clone()));
     let ca_bundle_pem =
         match &config.outbound.ca_bundle {
             None => None,
@@ -58,6 +61,23 @@ pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
         ca_bundle_pem,
     })
     .map_err(AppError::failed("the outbound client cannot be set up"))
+}
+
+/// Who cosigns the log's checkpoints.
+pub fn witnesses(config: &Config, outbound: &Outbound) -> Result<Witnesses, AppError> {
+    let list = config.witnesses.iter().map(|witness| {
+        let verifier = CosignatureVerifier::parse(&witness.vkey).map_err(|_| {
+            AppError::Refused(format!(
+                "[[witnesses]] vkey of {} is no cosignature key; copy what `stagedoor audit witness` printed",
+                witness.url
+            ))
+        })?;
+        let base = outbound.destination(&witness.url);
+        let base = base.map_err(AppError::failed("[[witnesses]] url cannot be called"))?;
+        let url = with_segment(&base, "add-checkpoint");
+        Ok(WitnessAt { url: url.map_err(AppError::failed("[[witnesses]] url cannot be called"))?, verifier })
+    });
+    Ok(Witnesses::new(list.collect::<Result<_, AppError>>()?, config.witnesses_required, outbound.clone()))
 }
 
 /// Where people are looked up.

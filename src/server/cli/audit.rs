@@ -4,6 +4,7 @@ mod epoch;
 mod export;
 mod removal;
 mod verify;
+mod witness;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub enum Command {
     Prune(removal::Prune),
     /// Begin a new log after a restore, a wrong clock or damage; it names what it continues
     Epoch(epoch::Epoch),
+    /// Serve as a witness of logs that another team runs: cosigns only what grew from what it saw
+    Witness(witness::Witness),
 }
 
 pub async fn run(command: &Command, config: &Config, environment: &Environment, json: bool) -> Outcome {
@@ -49,6 +52,7 @@ pub async fn run(command: &Command, config: &Config, environment: &Environment, 
         Command::Erase(args) => removal::erase(args, config, json).await,
         Command::Prune(args) => removal::prune(args, config, json).await,
         Command::Epoch(args) => epoch::run(args, config, json).await,
+        Command::Witness(args) => witness::run(args).await,
     }
 }
 
@@ -100,6 +104,20 @@ fn read_checkpoint(file: &Path, public: [u8; 32]) -> Result<Checkpoint, CliError
     let origin = Checkpoint::parse_unverified(note).map_err(refused)?.origin;
     let verifier = NoteVerifier::new(&origin, public).map_err(refused)?;
     Checkpoint::open(note, &verifier).map_err(refused)
+}
+
+/// A key from the command line, or from a file that it names.
+fn trusted(given: &str) -> Result<NoteVerifier, CliError> {
+    NoteVerifier::parse(&key_text(given)?)
+        .map_err(|_| CliError::Refused(format!("{given} holds no verifier key; it is one line, name+id+key")))
+}
+
+/// `given` itself where it is a key, else what the file of that name holds.
+fn key_text(given: &str) -> Result<String, CliError> {
+    if given.split('+').count() >= 3 && !Path::new(given).exists() {
+        return Ok(given.to_owned());
+    }
+    read_text(given.as_ref())
 }
 
 /// A short file.

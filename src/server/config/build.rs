@@ -15,7 +15,7 @@ use super::error::ConfigError;
 use super::layers::{Field, Kind, SecretSource, Section, field};
 use super::{
     Config, ConsoleConfig, DatabaseUrl, DirectoryConfig, GateConfig, IssuerConfig, KeySource, LogFormat,
-    OutboundConfig, PrivateHost, Secret, TicketConfig, is_loopback,
+    OutboundConfig, PrivateHost, Secret, TicketConfig, WitnessConfig, is_loopback,
 };
 use crate::token::{Alg, Audience, Issuer, Scope};
 
@@ -50,6 +50,7 @@ const GATE: &[Field] = &[
 const CONSOLE: &[Field] =
     &[field("issuer", Kind::Text), field("client_id", Kind::Text), field("client_secret", Kind::Secret)];
 const TICKET: &[Field] = &[field("url", Kind::Text), field("token", Kind::Secret)];
+const WITNESS: &[Field] = &[field("url", Kind::Text), field("vkey", Kind::Text)];
 const POLICY: &[Field] = &[field("path", Kind::Text)];
 
 /// Everything that may be set.
@@ -71,6 +72,9 @@ pub(super) const TOP: &[Field] = &[
     field("ticket", Kind::Table(TICKET)),
     field("log_max_bytes", Kind::Integer),
     field("actor_retention", Kind::Text),
+    field("witnesses", Kind::Tables(WITNESS)),
+    field("witnesses_required", Kind::Integer),
+    field("witness_deadline", Kind::Text),
     field("client_rate", Kind::Integer),
     field("actor_rate", Kind::Integer),
     field("log_format", Kind::Text),
@@ -114,6 +118,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
             "is for PostgreSQL; leave it out, as SQLite counts the free bytes of its volume",
         ));
     }
+    let witnesses = witnesses(top, outbound.allow_http)?;
     Ok(Config {
         listen,
         issuer,
@@ -136,6 +141,9 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,
         log_max_bytes,
         actor_retention: top.parsed("actor_retention", retention)?.unwrap_or(TimeDelta::days(365)),
+        witnesses_required: witnesses_required(top, witnesses.len())?,
+        witnesses,
+        witness_deadline: top.parsed("witness_deadline", retention)?,
         client_rate: rate(top, "client_rate")?,
         actor_rate: rate(top, "actor_rate")?,
         log_format: top.parsed("log_format", log_format)?.unwrap_or_default(),
@@ -503,6 +511,35 @@ fn ticket(section: &Section, allow_http: bool) -> Result<TicketConfig, ConfigErr
         .ok_or_else(|| section.missing("url", "write where a ticket can be asked about (docs/policy.md)"))?;
     outbound_url(&url.value, allow_http).map_err(|why| url.invalid(why))?;
     Ok(TicketConfig { url: url.value, token: section.secret("token")? })
+}
+
+fn witnesses(top: &Section, allow_http: bool) -> Result<Vec<WitnessConfig>, ConfigError> {
+    let mut out: Vec<WitnessConfig> = Vec::new();
+    for section in top.sections("witnesses") {
+        let url = section
+            .text("url")?
+            .ok_or_else(|| section.missing("url", "write what its add-checkpoint stands under"))?;
+        outbound_url(&url.value, allow_http).map_err(|why| url.invalid(why))?;
+        let vkey = section
+            .text("vkey")?
+            .ok_or_else(|| section.missing("vkey", "write the key that `stagedoor audit witness` printed"))?;
+        if out.iter().any(|known| known.vkey == vkey.value) {
+            return Err(vkey.invalid("is configured twice; keep one entry"));
+        }
+        out.push(WitnessConfig { url: url.value, vkey: vkey.value });
+    }
+    Ok(out)
+}
+
+fn witnesses_required(top: &Section, configured: usize) -> Result<usize, ConfigError> {
+    let required = top.integer("witnesses_required", 1, 100)?;
+    let required = required.map_or(configured, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    if required > configured {
+        let why =
+            format!("is more than the {configured} that are configured; lower it, or add [[witnesses]]");
+        return Err(ConfigError::invalid(top.setting("witnesses_required"), why));
+    }
+    Ok(required)
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {

@@ -79,6 +79,14 @@ pub struct Config {
     /// `ACTOR_RETENTION`: how long nobody's acts can be erased or pruned, as `365d` (default). Counts in the
     /// commands `audit erase --actor` and `audit prune`.
     pub actor_retention: TimeDelta,
+    /// `[[witnesses]]`: other teams' witnesses that cosign this log's checkpoints. Default none.
+    pub witnesses: Vec<WitnessConfig>,
+    /// `WITNESSES_REQUIRED`: how many of them make a checkpoint witnessed. Default: all of them. It blocks
+    /// nothing by itself.
+    pub witnesses_required: usize,
+    /// `WITNESS_DEADLINE`: `/readyz` says no while an entry has waited so long for enough witnesses, as `10m`.
+    /// Default none: a metric and an alert.
+    pub witness_deadline: Option<TimeDelta>,
     /// `CLIENT_RATE`: attempts to mint that one client may make in a minute, in each process; more are told to
     /// wait (429) and not evaluated. Default none: no limit.
     pub client_rate: Option<NonZeroU32>,
@@ -185,6 +193,15 @@ pub struct GateConfig {
     pub scopes: Scope,
     /// `impersonation`: whether actor tokens are let in. Default false.
     pub impersonation: bool,
+}
+
+/// A witness of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessConfig {
+    /// `url`: the address that its `add-checkpoint` stands under. Required.
+    pub url: String,
+    /// `vkey`: its cosignature key, `name+id+key`, as `stagedoor audit witness` prints it. Required.
+    pub vkey: String,
 }
 
 /// The ticket system.

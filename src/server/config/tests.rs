@@ -19,6 +19,7 @@ fn nothing_set_gives_the_contracts_defaults() {
     assert_eq!(config.directory, DirectoryConfig::None);
     assert!(config.trusted_proxies.is_empty() && config.metrics_listen.is_none() && config.console.is_none());
     assert!(!config.outbound.allow_http && config.log_max_bytes.is_none());
+    assert_eq!((config.actor_retention.num_days(), config.witnesses_required), (365, 0));
     assert!(config.key_beside_database());
 }
 
@@ -35,6 +36,9 @@ fn every_table_of_the_contract_is_read() {
         metrics_listen = "127.0.0.1:9090"
         signing_alg = "EdDSA"
         log_max_bytes = 10_000_000_000
+        actor_retention = "730d"
+        witnesses_required = 1
+        witness_deadline = "10m"
         ca_bundle = "/etc/ca.pem"
         allow_private_hosts = ["IDP.internal.", "10.1.0.0/16"]
         [[issuers]]
@@ -61,6 +65,12 @@ fn every_table_of_the_contract_is_read() {
         audience = "https://app.example.com"
         scopes = ["read", "write"]
         impersonation = true
+        [[witnesses]]
+        url = "https://witness.example.com/a"
+        vkey = "w1"
+        [[witnesses]]
+        url = "https://witness.example.org"
+        vkey = "w2"
         [console]
         issuer = "https://login.example.com/realms/a"
         client_id = "console"
@@ -79,6 +89,14 @@ fn every_table_of_the_contract_is_read() {
     assert_eq!(config.trusted_proxies[1].to_string(), "192.168.1.1/32");
     assert_eq!(config.policy_path.as_deref(), Some(Path::new("policy.cedar")));
     assert!(!config.key_beside_database());
+    assert_eq!(
+        (config.actor_retention.num_days(), config.witness_deadline.unwrap().num_seconds()),
+        (730, 600)
+    );
+    assert_eq!(
+        (config.witnesses_required, config.witnesses[1].url.as_str()),
+        (1, "https://witness.example.org")
+    );
     let shown = format!("{config:?}");
     for secret in ["pw@", "t0p", "hush"] {
         assert!(!shown.contains(secret), "{secret} is shown");
@@ -185,6 +203,10 @@ fn what_is_wrong_is_said_in_one_sentence_with_what_to_do() {
             "`issuers[0].clients` is missing",
         ),
         (issuer("jwks_file = \"a\"\n[console]\nissuer = \"https://b\""), "is not one of [[issuers]]"),
+        ("actor_retention = \"1 year\"".into(), "is no length of time; write a number and a unit"),
+        ("[[witnesses]]\nvkey = \"a\"".into(), "`witnesses[0].url` is missing"),
+        ("[[witnesses]]\nurl = \"http://w.example\"\nvkey = \"a\"".into(), "must be https"),
+        ("witnesses_required = 2".into(), "is more than the 0 that are configured"),
         ("[[gates]]\nname = \"A B\"".into(), "may hold a-z, 0-9, _ and - only"),
         ("[[gates]]\nname = \"a\"".into(), "`gates[0].audience` is missing"),
         (

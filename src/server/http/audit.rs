@@ -126,10 +126,18 @@ pub(super) fn row(entry: &LogEntry) -> Value {
     Value::Object(out)
 }
 
-/// GET `/v1/audit/log/checkpoint`: the newest durable head, a C2SP signed note.
+/// GET `/v1/audit/log/checkpoint`: the newest durable head, a C2SP signed note, with the cosignatures there
+/// are of it.
 pub async fn checkpoint(app: App) -> Result<HttpResponse, Problem> {
     let note = app.log.checkpoint().await.map_err(log_unreadable)?;
-    Ok(text(note))
+    Ok(text(app.witnesses.cosigned(&app.log, note).await.map_err(log_unreadable)?))
+}
+
+/// GET `/v1/audit/log/witnessed`: the newest head that enough witnesses cosigned.
+pub async fn witnessed(app: App) -> Result<HttpResponse, Problem> {
+    let none = || Problem::not_found("No checkpoint of this log has the cosignatures that are required.");
+    let note = app.witnesses.witnessed(&app.log).await.map_err(log_unreadable)?;
+    Ok(text(note.ok_or_else(none)?))
 }
 
 /// GET `/v1/audit/log/vkey`: the key that checkpoints verify under, in note form.

@@ -17,6 +17,7 @@ pub mod public;
 pub mod query;
 pub mod redeem;
 pub mod revocations;
+pub mod witness;
 
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
@@ -92,6 +93,7 @@ endpoints! {
     Private GET "/v1/audit/log/tile/entries/{n:.*}" => proofs::entry_bundle;
     Public GET "/v1/audit/log/tile/{level}/{n:.*}" => proofs::hash_tile;
     Public GET "/v1/audit/log/checkpoint" => audit::checkpoint;
+    Public GET "/v1/audit/log/witnessed" => audit::witnessed;
     Public GET "/v1/audit/log/vkey" => audit::vkey;
     Private ANY "/v1/forward_auth" => forward_auth::forward_auth;
     Private ANY "/v1/forward_auth/{tail:.*}" => forward_auth::forward_auth;

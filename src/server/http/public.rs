@@ -7,7 +7,7 @@ use serde_json::json;
 use super::App;
 use super::actor_tokens::json_answer;
 use super::caller::authenticate;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::server::keyring::KeyPurpose;
 
 /// How long keys and metadata may be kept, seconds (contract.md §4).
@@ -45,9 +45,15 @@ pub async fn healthz() -> Result<HttpResponse, Problem> {
     json_answer(&json!({ "status": "ok" }))
 }
 
-/// GET `/readyz`: the log is the one this process knows, and the database answers.
+/// GET `/readyz`: the log is the one this process knows, the database answers, and no entry has waited longer
+/// for its witnesses than `WITNESS_DEADLINE` allows.
 pub async fn readyz(app: App) -> Result<HttpResponse, Problem> {
     app.log.checkpoint().await.map_err(super::actor_tokens::log_unreadable)?;
+    let waited = app.witnesses.unwitnessed(app.clock.now());
+    if app.witness_deadline.is_some_and(|deadline| waited >= deadline) {
+        let detail = format!("An entry of the log has waited {} s for its witnesses.", waited.num_seconds());
+        return Err(Problem::new(Code::LogUnavailable, detail).retry_after(10));
+    }
     json_answer(&json!({ "status": "ready" }))
 }
 

@@ -112,18 +112,23 @@ pub async fn entries(
     Ok(written)
 }
 
-/// Exports the current epoch as a static tile directory `out` under `checkpoint`, the signed note of `head`;
-/// the number of entries. Bodies that were pruned are left out, their hashes are not.
+/// The notes of an exported log.
+#[derive(Debug)]
+pub struct Notes {
+    /// The signed note of the head that is exported.
+    pub checkpoint: String,
+    /// The newest one that witnesses cosigned, if there is one.
+    pub witnessed: Option<String>,
+    /// The key both verify with.
+    pub vkey: String,
+}
+
+/// Exports the current epoch as a static tile directory `out`; the number of entries. Bodies that were pruned
+/// are left out, their hashes are not.
 ///
 /// # Errors
 /// See [`ExportError`].
-pub async fn tiles(
-    db: &Db,
-    head: &Head,
-    checkpoint: &str,
-    vkey: &str,
-    out: &Path,
-) -> Result<u64, ExportError> {
+pub async fn tiles(db: &Db, head: &Head, notes: &Notes, out: &Path) -> Result<u64, ExportError> {
     let partial = Partial::directory(out)?;
     let write = |error| ExportError::Write(error, out.to_path_buf());
     let size = head.size();
@@ -155,8 +160,11 @@ pub async fn tiles(
             }
         }
     }
-    partial.put("checkpoint", checkpoint.as_bytes()).map_err(write)?;
-    partial.put("vkey", format!("{vkey}\n").as_bytes()).map_err(write)?;
+    partial.put("checkpoint", notes.checkpoint.as_bytes()).map_err(write)?;
+    if let Some(witnessed) = &notes.witnessed {
+        partial.put("witnessed", witnessed.as_bytes()).map_err(write)?;
+    }
+    partial.put("vkey", format!("{}\n", notes.vkey).as_bytes()).map_err(write)?;
     partial.finish()?;
     debug_assert!(size < EPOCH_SPAN.cast_unsigned());
     Ok(size)

@@ -26,6 +26,7 @@ pub mod tile_path;
 pub mod tree;
 pub mod verify;
 pub mod witness;
+pub mod witnessing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub use stopping::{
 
 use crate::server::store::append::Writer;
 use crate::server::store::surgery::Surgery;
-use crate::server::store::{Db, StoreError};
+use crate::server::store::{Db, StoreError, read as store_read};
 use crate::token::{Clock, Entropy};
 use batcher::{Batcher, Counters, Published, Queued};
 use body::BodyError;
@@ -364,6 +365,19 @@ impl Log {
         }
         // only committed heads can be seen, and a commit is durable before it is seen
         Ok(self.0.signer.sign(head.size(), head.root))
+    }
+
+    /// The signed checkpoint of an earlier size; `None` where no append ended.
+    ///
+    /// # Errors
+    /// The database could not be asked, or the head does not hold together.
+    pub async fn checkpoint_of(&self, size: u64) -> Result<Option<String>, LogError> {
+        let (start, at) = (head::position(self.epoch(), 0), head::position(self.epoch(), size));
+        let Some(stored) = store_read::head_at_or_before(&self.0.db, start, at).await? else {
+            return Ok(None);
+        };
+        let head = Head::read(&stored)?;
+        Ok((head.size() == size).then(|| self.0.signer.sign(size, head.root)))
     }
 
     /// The checkpoint of the last entry this process recorded, without asking the database.

@@ -150,6 +150,26 @@ impl CosignatureVerifier {
         format!("{}+{:08x}+{}", self.name, u32::from_be_bytes(self.id), STANDARD.encode(typed))
     }
 
+    /// The one of `lines` (without its line break) that is this witness's cosignature of `text`.
+    ///
+    /// # Errors
+    /// None is, or it does not verify.
+    pub fn line_in<'l>(&self, text: &str, lines: &'l str) -> Result<&'l str, NoteError> {
+        let own = |line: &&str| {
+            line.strip_prefix("\u{2014} ")
+                .and_then(|l| l.split_once(' '))
+                .is_some_and(|(name, _)| name == self.name)
+        };
+        let mut last = NoteError::Unsigned;
+        for line in lines.lines().filter(own) {
+            match self.verify(text, line) {
+                Ok(_) => return Ok(line),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// When this witness saw the checkpoint of `text`, if one of `lines` is its cosignature.
     ///
     /// # Errors

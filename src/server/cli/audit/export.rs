@@ -12,9 +12,10 @@ use super::super::{CliError, Outcome, output, record};
 use crate::server::app::log_host;
 use crate::server::config::Config;
 use crate::server::log::export::{self, ExportFormat};
-use crate::server::log::{Event, EventType, Record, current_epoch, read};
+use crate::server::log::head::{Head, position};
+use crate::server::log::{CheckpointSigner, Event, EventType, Record, current_epoch, read};
 use crate::server::master_key::MasterKey;
-use crate::server::store::Db;
+use crate::server::store::{self, Db, cosig};
 
 #[derive(Debug, Args)]
 pub struct Export {
@@ -72,10 +73,24 @@ pub async fn run(args: &Export, config: &Config, json: bool) -> Outcome {
 async fn tiles(config: &Config, db: &Db, master: &MasterKey, out: &Path) -> Result<u64, CliError> {
     let signer = super::signer(config, db, master, current_epoch(db).await?).await?;
     let head = read::newest_head(db).await?;
-    let head = head.unwrap_or_else(|| crate::server::log::head::Head::empty(signer.epoch()));
+    let head = head.unwrap_or_else(|| Head::empty(signer.epoch()));
     // only committed heads can be seen, and a commit is durable before it is seen
     let checkpoint = signer.sign(head.size(), head.root);
-    Ok(export::tiles(db, &head, &checkpoint, &signer.verifier().vkey(), out).await?)
+    let witnessed = witnessed(db, &signer, &head).await?;
+    let notes = export::Notes { checkpoint, witnessed, vkey: signer.verifier().vkey() };
+    Ok(export::tiles(db, &head, &notes, out).await?)
+}
+
+/// The newest checkpoint that anybody cosigned, with the lines as they were kept: who reads it verifies them.
+async fn witnessed(db: &Db, signer: &CheckpointSigner, head: &Head) -> Result<Option<String>, CliError> {
+    let start = position(head.epoch, 0);
+    let lines = cosig::newest(db, start, head.end(), 100).await?;
+    let Some((size, ..)) = lines.first().cloned() else { return Ok(None) };
+    let Some(stored) = store::read::head_at_or_before(db, start, size).await? else { return Ok(None) };
+    let at = Head::read(&stored)?;
+    let of_size = lines.iter().filter(|(of, ..)| *of == size && stored.size == size);
+    let lines: String = of_size.flat_map(|(_, _, line)| [line, "\n"]).collect();
+    Ok((!lines.is_empty()).then(|| signer.sign(at.size(), at.root) + &lines))
 }
 
 /// Reading personal data is an entry of its own, recorded before the data leaves.

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::super::api::Api;
 use super::super::{CliError, Outcome, output};
-use super::{log_key, read_checkpoint, read_text, verdict};
+use super::{key_text, log_key, read_checkpoint, trusted, verdict};
 use crate::server::config::{Config, Environment};
 use crate::server::log::Checkpoint;
-use crate::server::log::note::NoteVerifier;
+use crate::server::log::note::{NoteVerifier, split};
 use crate::server::log::verify::{self, Directory, MAX_FILE_BYTES, Published, PublishedError, Report};
+use crate::server::log::witness::CosignatureVerifier;
 use crate::server::master_key::MasterKey;
 use crate::server::store::{Db, check_migrated};
 
@@ -37,6 +38,9 @@ pub struct Verify {
     /// [default: what the log says of itself, with a warning]
     #[arg(long, value_name = "VKEY")]
     vkey: Option<String>,
+    /// With --url or --dir: the key of a witness (name+id+key), or a file with it, that must have cosigned
+    #[arg(long, num_args = 1.., value_name = "VKEY")]
+    witness: Vec<String>,
 }
 
 pub async fn run(args: &Verify, config: &Config, environment: &Environment, json: bool) -> Outcome {
@@ -46,8 +50,9 @@ pub async fn run(args: &Verify, config: &Config, environment: &Environment, json
             look_from_outside(args, &web, json).await
         }
         (None, Some(dir)) => look_from_outside(args, &Directory(dir.clone()), json).await,
-        (None, None) if args.vkey.is_some() => Err(CliError::Refused(
-            "--vkey goes with --url or --dir: the database's own key is known here".to_owned(),
+        (None, None) if args.vkey.is_some() || !args.witness.is_empty() => Err(CliError::Refused(
+            "--vkey and --witness go with --url or --dir: this command looks into the database without them"
+                .to_owned(),
         )),
         (None, None) => look_inside(args, config, json).await,
     }
@@ -74,7 +79,11 @@ async fn look_from_outside(args: &Verify, source: &dyn Published, json: bool) ->
         Some(given) => trusted(given)?,
         None => of_itself(source).await?,
     };
-    let checkpoints = checkpoints(args, *verifier.public())?;
+    let mut checkpoints = checkpoints(args, *verifier.public())?;
+    match witnessed(args, source, &verifier).await? {
+        Ok(cosigned) => checkpoints.extend(cosigned),
+        Err(finding) => return does_not_hold(&finding, json),
+    }
     let mut progress = Progress::default();
     let report = verify::published(source, &verifier, &checkpoints, &mut |done, all| {
         progress.tell(done, all);
@@ -85,32 +94,62 @@ async fn look_from_outside(args: &Verify, source: &dyn Published, json: bool) ->
         Ok(report) => answer(&report, checkpoints.len(), json),
         // it could be looked at, and is not what the key signs
         Err(PublishedError::Checkpoint(error)) => {
-            let finding = format!("its checkpoint is not one of {}: {error}", verifier.name());
-            if json {
-                output::print_json(&json!({
-                    "object": "audit_verification", "holds": false, "entries": 0, "bodies_unseen": 0, "epochs": [],
-                    "findings": [{ "epoch": null, "finding": finding }], "more_findings": 0,
-                }))?;
-            } else {
-                output::print(&format!("the log does NOT hold: {}", output::plain(&finding)))?;
-            }
-            Ok(verdict(false))
+            does_not_hold(&format!("its checkpoint is not one of {}: {error}", verifier.name()), json)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn checkpoints(args: &Verify, public: [u8; 32]) -> Result<Vec<Checkpoint>, CliError> {
-    args.checkpoint.iter().map(|file| read_checkpoint(file, public)).collect()
+/// What is wrong before anything was recomputed.
+fn does_not_hold(finding: &str, json: bool) -> Outcome {
+    if json {
+        output::print_json(&json!({
+            "object": "audit_verification", "holds": false, "entries": 0, "bodies_unseen": 0, "epochs": [],
+            "findings": [{ "epoch": null, "finding": finding }], "more_findings": 0,
+        }))?;
+    } else {
+        output::print(&format!("the log does NOT hold: {}", output::plain(finding)))?;
+    }
+    Ok(verdict(false))
 }
 
-/// A key from the command line, or from a file that it names.
-fn trusted(given: &str) -> Result<NoteVerifier, CliError> {
-    if let Ok(verifier) = NoteVerifier::parse(given) {
-        return Ok(verifier);
+/// The checkpoint that every named witness cosigned, which the log must continue; or what is wrong with it.
+async fn witnessed(
+    args: &Verify,
+    source: &dyn Published,
+    verifier: &NoteVerifier,
+) -> Result<Result<Option<Checkpoint>, String>, CliError> {
+    if args.witness.is_empty() {
+        return Ok(Ok(None));
     }
-    NoteVerifier::parse(&read_text(given.as_ref())?)
-        .map_err(|_| CliError::Refused(format!("{given} holds no verifier key; it is one line, name+id+key")))
+    let newest = match source.get("witnessed").await? {
+        Some(note) => note,
+        None => source.get("checkpoint").await?.unwrap_or_default(),
+    };
+    let note = String::from_utf8_lossy(&newest);
+    let checkpoint = match Checkpoint::open(&note, verifier) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return Ok(Err(format!("its witnessed checkpoint is not acceptable: {error}"))),
+    };
+    let Ok((text, lines)) = split(&note) else {
+        return Ok(Err("its witnessed checkpoint is no note".into()));
+    };
+    for given in &args.witness {
+        let witness = CosignatureVerifier::parse(&key_text(given)?).map_err(|_| {
+            CliError::Refused(format!("{given} holds no witness's key; it is one line, name+id+key"))
+        })?;
+        if let Err(error) = witness.line_in(text, lines) {
+            return Ok(Err(format!(
+                "its witnessed checkpoint is not cosigned by {}: {error}",
+                witness.name()
+            )));
+        }
+    }
+    Ok(Ok(Some(checkpoint)))
+}
+
+fn checkpoints(args: &Verify, public: [u8; 32]) -> Result<Vec<Checkpoint>, CliError> {
+    args.checkpoint.iter().map(|file| read_checkpoint(file, public)).collect()
 }
 
 /// Nobody gave the key: the log's own word for it, said aloud.
