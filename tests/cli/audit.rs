@@ -13,7 +13,7 @@ fn request(server: &Server, secret: &str, method: &str, path: &str, body: &str) 
     send(server.url.strip_prefix("http://").unwrap(), secret, method, path, body)
 }
 
-fn send(address: &str, secret: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+pub fn send(address: &str, secret: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
@@ -36,6 +36,11 @@ fn get(server: &Server, path: &str) -> String {
 
 /// A client that may mint for anybody and read the log, known to the server.
 fn client(place: &Place, server: &Server) -> String {
+    auditor(place, server.url.strip_prefix("http://").unwrap())
+}
+
+/// The same, for a server at an address.
+pub fn auditor(place: &Place, address: &str) -> String {
     let made = place.json(&[
         "client",
         "create",
@@ -48,7 +53,7 @@ fn client(place: &Place, server: &Server) -> String {
     ]);
     let secret = made["client_secret"].as_str().unwrap().to_owned();
     for _ in 0..200 {
-        if request(server, &secret, "GET", "/v1/audit/entries?limit=1", "").0 == 200 {
+        if send(address, &secret, "GET", "/v1/audit/entries?limit=1", "").0 == 200 {
             return secret;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -58,9 +63,14 @@ fn client(place: &Place, server: &Server) -> String {
 
 /// An attempt on `user`: refused by the shipped policy, and recorded with everybody in it.
 fn attempt(server: &Server, secret: &str, user: &str) {
+    attempt_at(server.url.strip_prefix("http://").unwrap(), secret, user);
+}
+
+/// The same, at an address.
+pub fn attempt_at(address: &str, secret: &str, user: &str) {
     let body =
         json!({ "user_id": user, "actor": { "sub": "admin_7" }, "reason": "Ticket 4711: invoice missing" });
-    let (status, answer) = request(server, secret, "POST", "/v1/actor_tokens", &body.to_string());
+    let (status, answer) = send(address, secret, "POST", "/v1/actor_tokens", &body.to_string());
     assert_eq!(status, 403, "{answer}");
 }
 
@@ -140,14 +150,15 @@ fn the_log_is_verified_from_outside() {
 }
 
 /// A program that prints an address and serves until the test ends.
-struct Serving {
+pub struct Serving {
     child: std::process::Child,
-    said: Vec<String>,
+    /// What it said until then.
+    pub said: Vec<String>,
 }
 
 impl Serving {
     /// Starts it and reads standard output up to the line with its address.
-    fn start(mut command: std::process::Command) -> Self {
+    pub fn start(mut command: std::process::Command) -> Self {
         use std::io::BufRead as _;
         let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut said = Vec::new();
@@ -160,7 +171,7 @@ impl Serving {
         Self { child, said }
     }
 
-    fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.said.last().unwrap().strip_prefix("listening on ").expect("the address is printed")
     }
 }

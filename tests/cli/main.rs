@@ -2,8 +2,11 @@
 #![cfg(feature = "server")]
 
 mod audit;
+mod foreign;
 #[path = "../support/pg.rs"]
 mod pg;
+#[path = "../support/recipes.rs"]
+mod recipes;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
