@@ -194,6 +194,9 @@ fn a_clerk_client_gets_a_key_of_its_own_and_the_permit_it_needs() {
     let id = made["client_id"].as_str().unwrap();
     let permit = made["permit"].as_str().unwrap();
     assert!(permit.contains(id) && permit.contains("admin_*"), "{permit}");
+    // as printed it is a policy: what it permits is held in tests/policy
+    std::fs::write(place.path().join("policy.cedar"), permit).unwrap();
+    place.ok(&["policy", "check", "policy.cedar"]);
     let keys = place.json(&["key", "list"]);
     let purpose = format!("clerk:{id}");
     let key = keys["keys"].as_array().unwrap().iter().find(|k| k["purpose"] == purpose.as_str()).unwrap();

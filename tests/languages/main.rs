@@ -1,8 +1,11 @@
-//! Tokens of the default profile are read by stock verifiers of other languages, as they come from npm and `PyPI`.
+//! Other languages, with libraries as they come from npm and `PyPI`: stock verifiers read tokens of the default
+//! profile, Clerk's SDKs work unmodified.
 #![cfg(feature = "server")]
 
+mod clerk;
 #[path = "../support/recipes.rs"]
 mod recipes;
+mod served;
 
 use std::io::Write as _;
 use std::process::Stdio;

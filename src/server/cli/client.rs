@@ -16,6 +16,7 @@ use crate::server::keyring::{self, KeyPurpose};
 use crate::server::log::Event;
 use crate::server::log::Selector;
 use crate::server::master_key::MasterKey;
+use crate::server::policy::{PermitRequest, permit_for_client};
 use crate::server::store::Db;
 use crate::token::{Alg, ClientId, Clock as _, SystemClock, SystemEntropy};
 
@@ -110,12 +111,11 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
         Command::Create { form, test } => {
             let kind = if *test { SecretKind::Test } else { SecretKind::Live };
             let made = clients::create(&db, &master, &form.read()?, kind, now, &SystemEntropy).await?;
-            let permit = match made.client.profile {
-                Profile::Clerk => Some(clerk(&db, &master, &made.client).await?),
-                Profile::Standard => None,
-            };
+            if made.client.profile == Profile::Clerk {
+                clerk_key(&db, &master, &made.client).await?;
+            }
             record(config, &db, &master, vec![entry(&made.client, "create")]).await?;
-            print_secret(&made, permit.as_deref(), json)?;
+            print_secret(&made, permit(&made.client).as_deref(), json)?;
         }
         Command::Update { id, form } => {
             let client = clients::update(&db, &master, id, &form.read()?).await?;
@@ -144,17 +144,24 @@ fn entry(client: &Client, change: &str) -> Event {
     super::record::client(&client.id, change, client.version)
 }
 
-/// Profile `clerk`: a key of the client's own, and the permit its operator has to add to the policy.
-async fn clerk(db: &Db, master: &MasterKey, client: &Client) -> Result<String, CliError> {
+/// Profile `clerk`: a key of the client's own.
+async fn clerk_key(db: &Db, master: &MasterKey, client: &Client) -> Result<(), CliError> {
     let purpose = KeyPurpose::Clerk(client.id.clone());
-    let now = client.created_at;
-    keyring::create(db, master, purpose, Alg::Rs256, now, &SystemEntropy).await?;
-    let actors: Vec<&str> = client.may_assert.iter().map(clients::AssertPattern::as_str).collect();
-    let actors = if actors.is_empty() { "nobody: add --may-assert".to_owned() } else { actors.join(", ") };
-    Ok(format!(
-        "permit client {} to assert {actors}, with full access, default reason \"unstated (clerk)\"",
-        client.id
-    ))
+    keyring::create(db, master, purpose, Alg::Rs256, client.created_at, &SystemEntropy).await?;
+    Ok(())
+}
+
+/// What the operator has to append to the policy before this client may name anybody.
+fn permit(client: &Client) -> Option<String> {
+    let may_assert: Vec<String> = client.may_assert.iter().map(|p| p.as_str().to_owned()).collect();
+    client.may(clients::ClientScope::AssertActor).then(|| {
+        permit_for_client(&PermitRequest {
+            client_id: &client.id,
+            may_assert: &may_assert,
+            clerk: client.profile == Profile::Clerk,
+            max_lifetime_seconds: None,
+        })
+    })
 }
 
 fn print_secret(made: &Created, permit: Option<&str>, json: bool) -> Result<(), CliError> {
@@ -169,13 +176,13 @@ fn print_secret(made: &Created, permit: Option<&str>, json: bool) -> Result<(), 
     let mut text = format!(
         "client_id      {id}\nclient_secret  {secret}\n\nThe secret is not shown again; keep it where secrets are kept."
     );
-    if let Some(permit) = permit {
-        text.push_str("\nThe policy must ");
-        text.push_str(&output::plain(permit));
-        text.push('.');
-    }
     if made.client.may(clients::ClientScope::AssertActor) && made.client.may_assert.is_empty() {
         text.push_str("\nIt may assert no actor yet; add patterns with `stagedoor client update ID --may-assert PATTERN`.");
+    }
+    if let Some(permit) = permit {
+        // a generated text: what came from outside stands in it escaped, as Cedar demands
+        text.push_str("\n\nNobody may be named before the policy permits it; append this to the file of [policy] path:\n\n");
+        text.push_str(permit.trim_end());
     }
     output::print(&text)
 }
