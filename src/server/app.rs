@@ -25,6 +25,7 @@ use super::http::{self, edge};
 use super::issue::{HandoffSecrets, InFlight, IssueDesk};
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, MintLimits, UsedAssertions};
+use super::log::sightings::Sightings;
 use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record, witnessing};
 use super::master_key::MasterKey;
 use super::metrics::{Metrics, Noise};
@@ -224,6 +225,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
     Ok(Service {
+        sightings: Sightings::default(),
         witnesses: parts::witnesses(config, &outbound)?,
         witness_deadline: config.witness_deadline,
         clock: clock.clone(),
@@ -330,11 +332,12 @@ impl Running {
 fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandle<()>> {
     let (noise, clients, keys, issuers) =
         (service.clone(), service.clone(), service.clone(), service.clone());
-    let (rules, outward) = (service.clone(), service.clone());
+    let (rules, outward, uses) = (service.clone(), service.clone(), service.clone());
     let (state, feed, tidy) = (service.clone(), service.clone(), service.clone());
     vec![
         tokio::spawn(async move { state.revocations.follow().await }),
         tokio::spawn(async move { feed.feed.run().await }),
+        tokio::spawn(async move { uses.sightings.record(&uses.log, &*uses.clock).await }),
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(TIDY_EVERY).await;

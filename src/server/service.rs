@@ -12,6 +12,7 @@ use super::issue::IssueDesk;
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, UsedAssertions};
 use super::log::Log;
+use super::log::sightings::Sightings;
 use super::log::witnessing::Witnesses;
 use super::metrics::{Metrics, Noise, Observed};
 use super::revoke::{Feed, RevocationState, Revoker};
@@ -32,6 +33,8 @@ pub struct Service {
     pub keyring: Arc<Keyring>,
     /// The issuance log.
     pub log: Log,
+    /// Uses of tokens that were seen here.
+    pub sightings: Sightings,
     /// Who cosigns the log's checkpoints.
     pub witnesses: Witnesses,
     /// How long an entry may wait for them before this replica is not ready.

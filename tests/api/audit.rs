@@ -98,10 +98,12 @@ on_both_databases! {
         for actor in ["admin_7", "admin_8", "user_42", "admin_7"] {
             let mut body = mint_body();
             body["actor"] = json!({ "sub": actor });
+            body["ticket"] = json!("4711");
             client.api.mint(&body).await;
         }
         for (query, count) in [
             ("actor=admin_7", 2), ("actor=admin_8", 1), ("decision=denied&typ=issue", 1), ("decision=granted&typ=issue", 3),
+            ("ticket=4711", 4), ("ticket=4712", 0), ("rule=test-read&typ=issue", 3), ("rule=nobody", 0),
             ("user_id=user_42", 4), ("user_id=user_42&actor=admin_8", 1), ("since=2099-01-01T00:00:00Z", 0), ("until=0", 0),
         ] {
             assert_eq!(entries(&auditor.api, query).await.len(), count, "{query}");
@@ -138,5 +140,56 @@ on_both_databases! {
         let name = vkey.split('+').next().unwrap();
         assert_eq!(note.lines().next().unwrap(), name, "the key is the log's own");
         assert!(note.contains(&format!("— {name} ")), "signed by it");
+    }
+
+    /// Issue 3 §6: one view per grant, and a use sampled once a minute however often the token is shown.
+    async fn the_life_of_a_grant_is_one_view(app: TestApp) {
+        let scopes = &["actor_tokens:issue", "actor_tokens:assert_actor", "actor_tokens:revoke", "tokens:verify"];
+        let client = app.client(NewClient { scopes, ..NewClient::minter() }).await;
+        let auditor = app.auditor().await;
+        let steps = async |id: &Value| {
+            let seen = auditor.api.get(&format!("/v1/audit/grants/{}", id.as_str().unwrap())).await.ok();
+            assert_eq!((&seen["grant"]["id"], &seen["grant"]["user_id"]), (id, &json!("user_42")));
+            seen["steps"].as_array().unwrap().clone()
+        };
+        let names = |steps: &[Value]| steps.iter().map(|s| s["step"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+
+        let minted = client.api.mint(&mint_body()).await.ok();
+        let token = minted["token"].as_str().unwrap();
+        for _ in 0..3 {
+            assert_eq!(client.api.verify(token).await.ok()["active"], true);
+        }
+        let as_client = [("token", token), ("client_id", &client.id), ("client_secret", &client.secret)];
+        let introspect = app.api.call(reqwest::Method::POST, "/oauth/introspect").form(&as_client);
+        assert_eq!(introspect.send().await.ok()["active"], true);
+        let gate = app.api.with_secret(token).get("/v1/forward_auth").await;
+        assert_eq!(gate.status.as_u16(), 200);
+        while !names(&steps(&minted["id"]).await).contains(&"used".to_owned()) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let reply = client.api.post("/v1/revocations", &json!({ "actor": { "sub": "admin_7" }, "reason": "Left the company" })).await;
+        let revocation = reply.ok();
+        let all = steps(&minted["id"]).await;
+        assert_eq!(names(&all), ["issued", "used", "stopped"], "five uses are one sample");
+        assert_eq!(all[1]["entry"]["body"]["detail"]["by"], "verify");
+        assert_eq!(all[1]["entry"]["body"]["client"], client.id.as_str());
+        assert_eq!(all[2]["entry"]["index"], revocation["audit"]["index"], "the entry that names no single grant");
+
+        let mut by_code = mint_body();
+        by_code["delivery"] = json!("code");
+        by_code["expires_in_seconds"] = json!(2);
+        by_code["actor"] = json!({ "sub": "admin_8" });
+        let handed = client.api.mint(&by_code).await.ok();
+        assert_eq!(names(&steps(&handed["id"]).await), ["asked"]);
+        client.api.post("/v1/actor_tokens/redeem", &json!({ "code": handed["code"] })).await.ok();
+        assert_eq!(names(&steps(&handed["id"]).await), ["asked", "redeemed"]);
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        assert_eq!(names(&steps(&handed["id"]).await), ["asked", "redeemed", "expired"]);
+
+        let plain = app.client(NewClient { scopes: &["audit:read"], ..NewClient::minter() }).await;
+        let seen = plain.api.get(&format!("/v1/audit/grants/{}", minted["id"].as_str().unwrap())).await;
+        assert!(!seen.text().contains("user_42") && !seen.text().contains("admin_7"), "people need audit:read_personal");
+        plain.api.get("/v1/audit/grants/act_00000000000000000000000000").await.fails(404, "resource_not_found");
+        client.api.get(&format!("/v1/audit/grants/{}", minted["id"].as_str().unwrap())).await.fails(403, "scope_missing");
     }
 }

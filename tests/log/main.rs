@@ -10,5 +10,6 @@ mod harness;
 mod reads;
 mod removal;
 mod schema;
+mod sighting;
 mod verifying;
 mod witnessing;

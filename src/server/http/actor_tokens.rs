@@ -91,6 +91,13 @@ struct GrantAudit {
     index: u64,
 }
 
+impl GrantBody {
+    /// For readers who may not see people.
+    pub(super) fn hide_people(&mut self) {
+        (self.user_id, self.actor) = (None, None);
+    }
+}
+
 impl From<Grant> for GrantBody {
     fn from(grant: Grant) -> Self {
         Self {
@@ -397,9 +404,19 @@ pub async fn verify(app: App, request: HttpRequest, body: Bytes) -> Result<HttpR
     fields.finish(&["token", "audience", "scope"])?;
     let token = token.ok_or_else(|| missing("token", "Send the token to verify."))?;
     json_answer(&match app.checker.check(&caller.client, &token, audience.as_ref(), &scope) {
-        Ok(claims) => active(claims),
+        Ok(claims) => {
+            saw(&app, &caller, &claims, "verify");
+            active(claims)
+        }
         Err(reason) => inactive(reason),
     })
+}
+
+/// A valid token was shown: its grant is in use.
+pub(super) fn saw(app: &App, caller: &Caller, claims: &Map<String, Value>, by: &'static str) {
+    if let Some(grant) = claims.get("sid").and_then(Value::as_str) {
+        app.sightings.saw(grant, Some(&caller.client.id), by, app.clock.monotonic());
+    }
 }
 
 /// `{active:true, claims…}` or `{active:false, reason}`.

@@ -1,16 +1,18 @@
 //! `/v1/audit`: the entries of the issuance log for people and programs, and its signed head.
 
 use actix_web::http::header::{self, ACCEPT, HeaderValue};
+use actix_web::web::Path;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
 use super::App;
-use super::actor_tokens::{json_answer, log_unavailable, log_unreadable};
+use super::actor_tokens::{GrantBody, json_answer, log_unavailable, log_unreadable};
 use super::caller::{Caller, authenticate};
 use super::problem::Problem;
 use super::query::{Query, bad};
 use crate::server::clients::ClientScope;
 use crate::server::log::{Cursor, EntryFilter, Event, EventType, LogEntry, Record};
+use crate::token::GrantId;
 
 /// Rows of a JSON page when none are asked for, and at the most.
 const PAGE: (u32, u32) = (50, 500);
@@ -81,6 +83,34 @@ pub(super) fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
         since: query.time("since")?,
         until: query.time("until")?,
     })
+}
+
+/// GET `/v1/audit/grants/{id}`: the life of one grant.
+pub async fn grant(app: App, request: HttpRequest, id: Path<String>) -> Result<HttpResponse, Problem> {
+    let caller = authenticate(&app, &request)?;
+    caller.require(ClientScope::AuditRead)?;
+    let personal = caller.client.may(ClientScope::AuditReadPersonal);
+    let unknown = || Problem::not_found("There is no grant by this id.");
+    let id = GrantId::try_from(id.as_str()).map_err(|_| unknown())?;
+    let now = app.clock.now();
+    let grant = app.log.grant(&id, now).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
+    let stages = app.log.history(&grant, now, personal).await.map_err(log_unreadable)?;
+    record_view(&app, &caller, personal, stages.len()).await?;
+    let steps: Vec<Value> = stages
+        .iter()
+        .map(|stage| {
+            json!({
+                "step": stage.step.as_str(),
+                "at": stage.at.timestamp_millis(),
+                "entry": stage.entry.as_ref().map(row),
+            })
+        })
+        .collect();
+    let mut body = GrantBody::from(app.revoker.seen(grant));
+    if !personal {
+        body.hide_people();
+    }
+    json_answer(&json!({ "object": "grant_history", "grant": body, "steps": steps }))
 }
 
 fn wants_ndjson(accept: Option<&HeaderValue>) -> bool {

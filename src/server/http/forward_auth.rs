@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header;
@@ -14,7 +13,7 @@ use super::edge::Unrecorded;
 use super::oauth::decode;
 use crate::guard::Identity;
 use crate::server::gates::{Demand, Refused};
-use crate::token::{Invalid, Scope, Verified};
+use crate::token::{Invalid, Scope};
 
 /// The gate of the bare path.
 const DEFAULT_GATE: &str = "default";
@@ -34,7 +33,13 @@ pub async fn forward_auth(app: App, request: HttpRequest) -> HttpResponse {
         .and_then(|demand| Ok((credential(&request)?, demand)))
         .and_then(|(token, demand)| app.gates.check(gate, token, &demand).map_err(refusal));
     match answer {
-        Ok(token) => passed(token),
+        Ok(token) => {
+            let who = Identity::new(token, false);
+            if let Some(grant) = &who.grant {
+                app.sightings.saw(grant, None, "forward_auth", app.clock.monotonic());
+            }
+            passed(&who)
+        }
         Err(refusal) => refused(&refusal),
     }
 }
@@ -127,9 +132,9 @@ fn refused(refusal: &Refusal) -> HttpResponse {
 
 /// Every identity header on every 200, so that a proxy never lets the caller's own through: the same five that
 /// the guards show.
-fn passed(token: Arc<Verified>) -> HttpResponse {
+fn passed(who: &Identity) -> HttpResponse {
     let mut response = HttpResponse::Ok();
-    for header in Identity::new(token, false).headers() {
+    for header in who.headers() {
         response.insert_header(header);
     }
     response.finish()

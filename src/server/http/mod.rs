@@ -87,6 +87,7 @@ endpoints! {
     Private POST "/v1/policy/explain" => policy::explain;
     Private GET "/v1/audit/entries" => audit::entries;
     Private GET "/v1/audit/entries/{idx}/proof" => proofs::inclusion;
+    Private GET "/v1/audit/grants/{id}" => audit::grant;
     Private GET "/v1/audit/consistency" => proofs::consistency;
     Private GET "/v1/audit/lookup" => proofs::look_up;
     Private POST "/v1/audit/lookup" => proofs::look_up_token;

@@ -19,6 +19,7 @@ pub mod proof;
 pub mod read;
 pub mod record;
 pub mod release;
+pub mod sightings;
 mod space;
 mod standing;
 pub mod stopping;

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::{audit::personal, badge, moment, said};
+use crate::server::log::read::{Stage, Step};
 use crate::server::log::{Grant, LogEntry};
 
 /// One entry: what is sealed, what is disclosed, and the button that proves it in the browser.
@@ -52,9 +53,9 @@ pub fn entry(entry: &LogEntry) -> Markup {
     }
 }
 
-/// Everything about one grant, in order: asked, issued, redeemed, used, stopped.
+/// Everything about one grant, in order: asked, issued, redeemed, used, stopped, expired.
 #[must_use]
-pub fn grant(grant: &Grant, entries: &[LogEntry]) -> Markup {
+pub fn grant(grant: &Grant, stages: &[Stage]) -> Markup {
     let who = grant.actor.as_ref().map_or("(erased)", |act| act.sub.as_str());
     let whom = grant.subject.as_ref().map_or("(erased)", |sub| sub.as_str());
     html! {
@@ -70,30 +71,43 @@ pub fn grant(grant: &Grant, entries: &[LogEntry]) -> Markup {
             dt { "Ends" } dd { (moment(grant.row.exp)) }
         }
         ol.timeline {
-            @for entry in entries {
+            @for stage in stages {
                 li {
-                    (moment(entry.time)) " "
-                    a href=(format!("/console/audit/entry/{}", entry.index)) { strong { (step(entry)) } }
-                    @if let Some(rule) = entry.body.as_ref().and_then(|b| b.get("rule")).and_then(|r| r.as_str()) { " by rule " code { (rule) } }
-                    @if let Some(reason) = personal(entry, "reason") { p { (said(&reason)) } }
-                    @if let Some(address) = personal(entry, "addr") { p.small { "from " (said(&address)) } }
+                    (moment(stage.at)) " "
+                    @match &stage.entry {
+                        Some(entry) => {
+                            a href=(format!("/console/audit/entry/{}", entry.index)) { strong { (said_of(stage.step, entry)) } }
+                            @if let Some(rule) = entry.body.as_ref().and_then(|b| b.get("rule")).and_then(|r| r.as_str()) { " by rule " code { (rule) } }
+                            @if let Some(reason) = personal(entry, "reason") { p { (said(&reason)) } }
+                            @if let Some(address) = personal(entry, "addr") { p.small { "from " (said(&address)) } }
+                        },
+                        None => strong { (words(stage.step)) },
+                    }
                 }
             }
         }
     }
 }
 
-fn step(entry: &LogEntry) -> String {
+const fn words(step: Step) -> &'static str {
+    match step {
+        Step::Asked => "Asked",
+        Step::Approved => "Approved",
+        Step::Issued => "Issued",
+        Step::Redeemed => "Redeemed: the product took it",
+        Step::RedeemRefused => "Redeeming refused",
+        Step::Used => "Used",
+        Step::Stopped => "Stopped",
+        Step::Expired => "Expired",
+        Step::Other => "Recorded",
+    }
+}
+
+fn said_of(step: Step, entry: &LogEntry) -> String {
     let body = |name: &str| entry.body.as_ref().and_then(|b| b.get(name)).and_then(|v| v.as_str());
-    match (body("typ"), body("decision")) {
-        (Some("issue"), Some("granted")) => "Issued".to_owned(),
-        (Some("issue"), Some("pending")) => "Asked, waiting for approval".to_owned(),
-        (Some("redeem"), Some("granted")) => "Redeemed: the product took it".to_owned(),
-        (Some("redeem"), Some("denied")) => "Redeeming refused".to_owned(),
-        (Some("revoke"), _) => "Stopped".to_owned(),
-        (Some("use"), _) => "Used".to_owned(),
-        (Some("approve"), _) => "Approved".to_owned(),
-        (Some(typ), Some(decision)) => format!("{typ}, {decision}"),
-        (typ, _) => typ.unwrap_or("?").to_owned(),
+    match (step, body("decision")) {
+        (Step::Asked, Some("pending")) => "Asked, waiting for approval".to_owned(),
+        (Step::Other, _) => body("typ").unwrap_or("?").to_owned(),
+        (step, _) => words(step).to_owned(),
     }
 }

@@ -243,6 +243,7 @@ pub async fn introspect(app: App, request: HttpRequest, body: Bytes) -> Result<H
     let verdict = app.checker.check(&caller.client, token, None, &Scope::default());
     Ok(answer(&match verdict {
         Ok(claims) => {
+            super::super::actor_tokens::saw(&app, &caller, &claims, "introspect");
             let mut body = super::super::actor_tokens::active(claims);
             body["token_type"] = json!("Bearer");
             body

@@ -2,6 +2,7 @@
 
 mod entries;
 mod grants;
+mod history;
 mod tiles;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use entries::{EntryFilter, LogEntry, PersonalData};
 pub use grants::{Grant, GrantFilter, GrantStatus};
+pub use history::{Stage, Step};
 pub use tiles::{Consistency, Lookup, Tile, TileSource};
 
 use super::LogError;

@@ -1,0 +1,110 @@
+//! The life of one grant: asked, issued, redeemed, used, stopped, expired.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+use super::{EntryFilter, Grant, LogEntry};
+use crate::server::log::{Log, LogError};
+
+/// What an entry means in the life of its grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Somebody asked; no token was made yet (it waits for approval, or for its handoff code to be used).
+    Asked,
+    /// A second person approved.
+    Approved,
+    /// A token was made.
+    Issued,
+    /// The handoff code was exchanged for the token.
+    Redeemed,
+    /// An exchange of the handoff code was refused.
+    RedeemRefused,
+    /// The token was shown to this service.
+    Used,
+    /// Revoked, or stopped by who held it.
+    Stopped,
+    /// Its time was over.
+    Expired,
+    /// Something else that names the grant.
+    Other,
+}
+
+impl Step {
+    /// The word in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Approved => "approved",
+            Self::Issued => "issued",
+            Self::Redeemed => "redeemed",
+            Self::RedeemRefused => "redeem_refused",
+            Self::Used => "used",
+            Self::Stopped => "stopped",
+            Self::Expired => "expired",
+            Self::Other => "other",
+        }
+    }
+
+    /// What `entry` means.
+    #[must_use]
+    pub fn of(entry: &LogEntry) -> Self {
+        let body = |name: &str| entry.body.as_ref().and_then(|body| body.get(name)).and_then(Value::as_str);
+        match (body("typ"), body("decision")) {
+            (Some("issue"), Some("granted")) if body("signed_sha256").is_some() => Self::Issued,
+            (Some("issue"), Some("granted" | "pending")) => Self::Asked,
+            (Some("redeem"), Some("granted")) => Self::Redeemed,
+            (Some("redeem"), _) => Self::RedeemRefused,
+            (Some("approve"), _) => Self::Approved,
+            (Some("use"), _) => Self::Used,
+            (Some("revoke"), _) => Self::Stopped,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A step, when it was taken, and the entry that says so.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// What happened.
+    pub step: Step,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Where it stands; `None` for what no entry says: time that passed, a cut-off that cannot be found any more.
+    pub entry: Option<LogEntry>,
+}
+
+impl Log {
+    /// The stages of `grant` up to `now`, in order. Disclosures come along only when `personal`.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn history(
+        &self,
+        grant: &Grant,
+        now: DateTime<Utc>,
+        personal: bool,
+    ) -> Result<Vec<Stage>, LogError> {
+        let entries = self.entries_of_grant(&grant.row.id, personal).await?;
+        let mut stages: Vec<Stage> = entries
+            .into_iter()
+            .map(|entry| Stage { step: Step::of(&entry), at: entry.time, entry: Some(entry) })
+            .collect();
+        let stopped = stages.iter().any(|stage| stage.step == Step::Stopped);
+        if let Some(at) = grant.revoked_at.filter(|_| !stopped) {
+            // a revocation by person, client, key or of all names the grants it hit in sums only
+            let filter = EntryFilter {
+                typ: Some("revoke".into()),
+                since: Some(at),
+                until: Some(at + TimeDelta::microseconds(1)),
+                ..EntryFilter::default()
+            };
+            let entry = self.entries(&filter, None, 1, personal).await?.rows.pop();
+            stages.push(Stage { step: Step::Stopped, at, entry });
+        } else if grant.revoked_at.is_none() && grant.row.exp <= now {
+            stages.push(Stage { step: Step::Expired, at: grant.row.exp, entry: None });
+        }
+        stages.sort_by_key(|stage| stage.at);
+        Ok(stages)
+    }
+}
