@@ -18,6 +18,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("directory", &["policy"]),
     ("actors", &["policy"]),
     ("ticket", &[]),
+    ("webhooks", &["log", "store"]),
     ("keyring", &["clients", "store"]),
     ("clients", &["policy", "store"]),
     ("revoke", &["clients", "keyring", "log", "store"]),

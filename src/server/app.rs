@@ -111,6 +111,8 @@ pub struct Running {
     handles: Vec<ServerHandle>,
     servers: Vec<JoinHandle<std::io::Result<()>>>,
     background: Vec<JoinHandle<()>>,
+    /// Ends by itself, once what is under way is kept.
+    delivering: JoinHandle<()>,
 }
 
 /// Starts the service: everything that can refuse does so before the first request is answered.
@@ -139,7 +141,12 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
         handles: Vec::new(),
         servers: Vec::new(),
         background: background(&service, config.policy_path.clone()),
+        delivering: tokio::spawn({
+            let service = service.clone();
+            async move { service.webhooks.run().await }
+        }),
     };
+    warn_of_untold_glass(&service);
     running.serve(listener, setup.workers, false)?;
     if let Some(address) = config.metrics_listen {
         let listener = TcpListener::bind(address)
@@ -205,6 +212,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         clock: clock.clone(),
         entropy: entropy.clone(),
     }));
+    let webhooks = parts::webhooks(config, issuer, &log, &outbound, (clock.clone(), &**entropy)).await?;
     let desk = IssueDesk {
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -222,6 +230,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         secrets,
         in_flight: InFlight::default(),
         limits: MintLimits::per_minute(config.client_rate, config.actor_rate),
+        notified: webhooks.tell_of_grants(),
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
     Ok(Service {
@@ -240,6 +249,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         revoker,
         feed: Arc::new(feed),
         gates,
+        webhooks,
         assertions: UsedAssertions::default(),
         metrics: Metrics::default(),
         noise: Noise::default(),
@@ -317,6 +327,8 @@ impl Running {
         for server in self.servers {
             let _ = server.await;
         }
+        self.service.webhooks.close();
+        let _ = self.delivering.await;
         for task in &self.background {
             task.abort();
         }
@@ -415,6 +427,7 @@ async fn reload_policy(service: &Service, path: &Path) {
             if let Err(error) = service.log.record(Record::of(event)).await {
                 tracing::error!(%error, "the change of the policy could not be recorded");
             }
+            warn_of_untold_glass(service);
         }
         Err(error) => {
             tracing::error!(
@@ -422,6 +435,15 @@ async fn reload_policy(service: &Service, path: &Path) {
                 "the new policy cannot be used; the old one stays"
             );
         }
+    }
+}
+
+/// Who breaks the glass is always told of; where nobody listens the permit grants nothing.
+fn warn_of_untold_glass(service: &Service) {
+    if service.desk.policy.current().breaks_glass() && !service.webhooks.tell_of_grants() {
+        tracing::warn!(
+            "the policy has a @break_glass permit, and no webhook takes grant.started: it grants nothing until one does"
+        );
     }
 }
 

@@ -32,13 +32,16 @@ pub struct Metrics {
     durations: Histogram,
     mints: Family<OutcomeLabels, Counter>,
     log_entries: Gauge,
-    log_records: Gauge,
-    log_commits: Gauge,
+    log_records: Counter,
+    log_commits: Counter,
     unauthentic_rows: Gauge,
     signing_key_age: Gauge,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
     log_unwitnessed: Gauge,
     witness_refuses: Family<WitnessLabels, Gauge>,
+    webhook_backlog: Family<WebhookLabels, Gauge>,
+    webhook_backlog_age: Family<WebhookLabels, Gauge>,
+    webhook_deliveries: Family<DeliveryLabels, Counter>,
 }
 
 /// What is read from the parts when somebody scrapes.
@@ -60,6 +63,23 @@ pub struct Observed {
     pub signing_key_age_seconds: u64,
     /// How old the keys of each trusted issuer are, seconds; `None`: never fetched.
     pub issuer_keys_age_seconds: Vec<(String, Option<u64>)>,
+    /// How each webhook stands.
+    pub webhooks: Vec<ObservedWebhook>,
+}
+
+/// How a webhook stands.
+#[derive(Debug)]
+pub struct ObservedWebhook {
+    /// Its name.
+    pub name: String,
+    /// Entries of the log it has not been told of.
+    pub backlog: u64,
+    /// How long ago the oldest of them was recorded, seconds.
+    pub backlog_age_seconds: u64,
+    /// Events this process delivered.
+    pub delivered: u64,
+    /// Deliveries of this process that failed.
+    pub failed: u64,
 }
 
 /// Which issuer.
@@ -74,6 +94,19 @@ struct WitnessLabels {
     witness: String,
 }
 
+/// Which webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabels {
+    webhook: String,
+}
+
+/// Which webhook, and whether the receiver took the event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    webhook: String,
+    outcome: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("stagedoor");
@@ -86,6 +119,13 @@ impl Default for Metrics {
             Unit::Seconds,
             durations.clone(),
         );
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let log_records = counter("log_records", "Entries this process recorded");
+        let log_commits = counter("log_commits", "Transactions that recorded them");
         let mints = Family::<OutcomeLabels, Counter>::default();
         registry.register("mints", "Attempts to mint, by outcome", mints.clone());
         let mut gauge = |name: &str, help: &str, unit: Option<Unit>| {
@@ -97,8 +137,6 @@ impl Default for Metrics {
             gauge
         };
         let log_entries = gauge("log_entries", "Entries in the issuance log", None);
-        let log_records = gauge("log_records", "Entries this process recorded since it started", None);
-        let log_commits = gauge("log_commits", "Transactions that took", None);
         let unauthentic_rows = gauge(
             "unauthentic_rows",
             "Rows of keys or clients that fail their authentication; must be 0",
@@ -124,6 +162,21 @@ impl Default for Metrics {
             "1: the witness says that the log was cut or rewritten",
             witness_refuses.clone(),
         );
+        let webhook_backlog = Family::<WebhookLabels, Gauge>::default();
+        registry.register(
+            "webhook_backlog",
+            "Entries of the log that a webhook has not been told of",
+            webhook_backlog.clone(),
+        );
+        let webhook_backlog_age = Family::<WebhookLabels, Gauge>::default();
+        registry.register_with_unit(
+            "webhook_backlog_age",
+            "How long ago the oldest entry of the backlog was recorded; 0: there is none",
+            Unit::Seconds,
+            webhook_backlog_age.clone(),
+        );
+        let webhook_deliveries = Family::<DeliveryLabels, Counter>::default();
+        registry.register("webhook_deliveries", "Events posted, by outcome", webhook_deliveries.clone());
         Self {
             registry,
             requests,
@@ -137,6 +190,9 @@ impl Default for Metrics {
             issuer_keys_age,
             log_unwitnessed,
             witness_refuses,
+            webhook_backlog,
+            webhook_backlog_age,
+            webhook_deliveries,
         }
     }
 }
@@ -163,8 +219,8 @@ impl Metrics {
     pub fn render(&self, observed: &Observed) -> String {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.log_entries.set(whole(observed.log_entries));
-        self.log_records.set(whole(observed.log_records));
-        self.log_commits.set(whole(observed.log_commits));
+        self.log_records.inner().store(observed.log_records, Ordering::Relaxed);
+        self.log_commits.inner().store(observed.log_commits, Ordering::Relaxed);
         self.unauthentic_rows.set(whole(observed.unauthentic_rows));
         self.signing_key_age.set(whole(observed.signing_key_age_seconds));
         for (issuer, age) in &observed.issuer_keys_age_seconds {
@@ -175,6 +231,15 @@ impl Metrics {
         for (witness, refuses) in &observed.witness_refusals {
             let labels = WitnessLabels { witness: witness.clone() };
             self.witness_refuses.get_or_create(&labels).set(i64::from(*refuses));
+        }
+        for hook in &observed.webhooks {
+            let labels = WebhookLabels { webhook: hook.name.clone() };
+            self.webhook_backlog.get_or_create(&labels).set(whole(hook.backlog));
+            self.webhook_backlog_age.get_or_create(&labels).set(whole(hook.backlog_age_seconds));
+            for (outcome, n) in [("delivered", hook.delivered), ("failed", hook.failed)] {
+                let labels = DeliveryLabels { webhook: hook.name.clone(), outcome };
+                self.webhook_deliveries.get_or_create(&labels).inner().store(n, Ordering::Relaxed);
+            }
         }
         let mut text = String::new();
         // Writing to a String cannot fail.

@@ -14,9 +14,10 @@ use super::limits::{FailureLimit, UsedAssertions};
 use super::log::Log;
 use super::log::sightings::Sightings;
 use super::log::witnessing::Witnesses;
-use super::metrics::{Metrics, Noise, Observed};
+use super::metrics::{Metrics, Noise, Observed, ObservedWebhook};
 use super::revoke::{Feed, RevocationState, Revoker};
 use super::store::Db;
+use super::webhooks::Webhooks;
 use crate::token::{Clock, Entropy};
 
 /// The parts of a running service.
@@ -51,6 +52,8 @@ pub struct Service {
     pub feed: Arc<Feed>,
     /// Where proxies ask.
     pub gates: Gates,
+    /// Who is told of what the log records.
+    pub webhooks: Webhooks,
     /// Client assertions already used.
     pub assertions: UsedAssertions,
     /// What an operator watches.
@@ -88,6 +91,18 @@ impl Service {
             issuer_keys_age_seconds: issuers
                 .into_iter()
                 .map(|(issuer, status)| (issuer.to_string(), status.age_seconds))
+                .collect(),
+            webhooks: self
+                .webhooks
+                .status()
+                .into_iter()
+                .map(|hook| ObservedWebhook {
+                    name: hook.name,
+                    backlog: hook.backlog,
+                    backlog_age_seconds: hook.backlog_age_seconds,
+                    delivered: hook.delivered,
+                    failed: hook.failed,
+                })
                 .collect(),
         }
     }

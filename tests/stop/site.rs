@@ -68,30 +68,44 @@ impl Caller {
     }
 }
 
+// Not every test binary uses everything here.
+const _: fn(&Site) -> &str = Site::owner_url;
+
 impl Site {
     pub async fn sqlite() -> Self {
+        Self::sqlite_with("").await
+    }
+
+    /// With further settings.
+    pub async fn sqlite_with(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let url = format!("sqlite://{}", dir.path().join("stagedoor.db").display());
-        Self::make(dir, url.clone(), &url, None).await
+        Self::make(dir, url.clone(), &url, settings, None).await
     }
 
     pub async fn postgres() -> Option<Self> {
+        Self::postgres_with("").await
+    }
+
+    /// With further settings.
+    pub async fn postgres_with(settings: &str) -> Option<Self> {
         let made = crate::support::pg::database().await?;
         let (owner, service) = (made.owner_url.clone(), made.service_url.clone());
-        Some(Self::make(TempDir::new().unwrap(), owner, &service, Some(made)).await)
+        Some(Self::make(TempDir::new().unwrap(), owner, &service, settings, Some(made)).await)
     }
 
     async fn make(
         dir: TempDir,
         owner_url: String,
         service_url: &str,
+        settings: &str,
         database: Option<crate::support::pg::TestDatabase>,
     ) -> Self {
         let policy = dir.path().join("policy.cedar");
         std::fs::write(&policy, POLICY).unwrap();
         let text = format!(
             "listen = \"127.0.0.1:0\"\nissuer = \"{ISSUER}\"\ndata_dir = \"{dir}\"\ndatabase_url = \"{service_url}\"\n\
-             [policy]\npath = \"{policy}\"\n[[gates]]\nname = \"default\"\naudience = \"{AUDIENCE}\"\nimpersonation = true\n",
+             {settings}\n[policy]\npath = \"{policy}\"\n[[gates]]\nname = \"default\"\naudience = \"{AUDIENCE}\"\nimpersonation = true\n",
             dir = dir.path().display(),
             policy = policy.display(),
         );
@@ -114,6 +128,11 @@ impl Site {
         let running = start(setup).await.unwrap_or_else(|e| panic!("the service starts: {e}"));
         let base = format!("http://{}", running.address);
         Replica { api: Client::new(base.clone()), base, running }
+    }
+
+    /// The address of the database for its owner: what `audit erase` works with.
+    pub fn owner_url(&self) -> &str {
+        self.database.as_ref().map_or(self.config.database_url.expose(), |made| &made.owner_url)
     }
 
     /// The database, as the service's role.

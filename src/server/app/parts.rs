@@ -11,11 +11,13 @@ use crate::server::console::sign_in::RelyingParty;
 use crate::server::console::{Console, SignIn};
 use crate::server::directory::{BearerToken, Directory, DirectoryConfig, IdAttribute, ScimConfig};
 use crate::server::gates::Gates;
+use crate::server::log::Log;
 use crate::server::log::witness::CosignatureVerifier;
 use crate::server::log::witnessing::{WitnessAt, Witnesses};
 use crate::server::master_key::MasterKey;
 use crate::server::outbound::{Outbound, OutboundConfig, with_segment};
 use crate::server::policy::{Policy, PolicyStore};
+use crate::server::webhooks::Webhooks;
 use crate::token::AudienceRule;
 use crate::token::revocation::Revocations;
 use crate::token::{Audience, Clock, Entropy, Issuer, KeySet, TrustedIssuer, Verifier};
@@ -39,6 +41,8 @@ pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
         destinations.push(url.clone());
     }
     destinations.extend(config.witnesses.iter().map(|witness| witness.url.clone()));
+    destinations.extend(config.ticket.iter().map(|ticket| ticket.url.clone()));
+    destinations.extend(config.webhooks.iter().map(|webhook| webhook.url.clone()));
     let ca_bundle_pem =
         match &config.outbound.ca_bundle {
             None => None,
@@ -160,6 +164,19 @@ pub fn gates(
     }
     let verifier = verifier.build().map_err(AppError::failed("the gates cannot be set up"))?;
     Ok(Gates::new(Arc::new(verifier), &config.gates))
+}
+
+/// Who is told of what the log records. Warns of a policy that promises to tell somebody when nobody is there.
+pub async fn webhooks(
+    config: &Config,
+    own: &Issuer,
+    log: &Log,
+    outbound: &Outbound,
+    machine: (Arc<dyn Clock>, &dyn Entropy),
+) -> Result<Webhooks, AppError> {
+    Webhooks::open(&config.webhooks, own, super::log_host(own), log, outbound, machine)
+        .await
+        .map_err(AppError::failed("the webhooks cannot be set up"))
 }
 
 /// The pages for people: configured, or the demo's.

@@ -13,6 +13,7 @@ use super::duration::duration;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::layers::{Field, Kind, SecretSource, Section, field};
+use super::webhook::{WEBHOOK, webhooks};
 use super::{
     Config, ConsoleConfig, DatabaseUrl, DirectoryConfig, GateConfig, IssuerConfig, KeySource, LogFormat,
     OutboundConfig, PrivateHost, Secret, TicketConfig, WitnessConfig, is_loopback,
@@ -70,6 +71,7 @@ pub(super) const TOP: &[Field] = &[
     field("gates", Kind::Tables(GATE)),
     field("console", Kind::Table(CONSOLE)),
     field("ticket", Kind::Table(TICKET)),
+    field("webhooks", Kind::Tables(WEBHOOK)),
     field("log_max_bytes", Kind::Integer),
     field("actor_retention", Kind::Text),
     field("witnesses", Kind::Tables(WITNESS)),
@@ -139,6 +141,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         gates: gates(top)?,
         console,
         ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,
+        webhooks: webhooks(top, outbound.allow_http)?,
         log_max_bytes,
         actor_retention: top.parsed("actor_retention", retention)?.unwrap_or(TimeDelta::days(365)),
         witnesses_required: witnesses_required(top, witnesses.len())?,
@@ -387,7 +390,7 @@ fn well_known(iss: &Issuer, setting: String) -> super::layers::Text {
 }
 
 /// An address we may call: https, or plain http to loopback where that is allowed.
-fn outbound_url(text: &str, allow_http: bool) -> Result<(), String> {
+pub(super) fn outbound_url(text: &str, allow_http: bool) -> Result<(), String> {
     let url = Url::parse(text).map_err(|e| format!("is not an address ({e}); write https://…"))?;
     let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
     let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(is_loopback);
@@ -443,7 +446,7 @@ fn gates(top: &Section) -> Result<Vec<GateConfig>, ConfigError> {
     let mut out: Vec<GateConfig> = Vec::new();
     for section in top.sections("gates") {
         let name = section
-            .parsed("name", gate_name)?
+            .parsed("name", named)?
             .ok_or_else(|| section.missing("name", "write what follows /v1/forward_auth/"))?;
         if out.iter().any(|known| known.name == name) {
             return Err(ConfigError::invalid(section.setting("name"), "is configured twice; keep one entry"));
@@ -460,7 +463,7 @@ fn gates(top: &Section) -> Result<Vec<GateConfig>, ConfigError> {
     Ok(out)
 }
 
-fn gate_name(text: &str) -> Result<String, String> {
+pub(super) fn named(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
     if text.len() <= 64 && text.bytes().all(plain) {
         Ok(text.to_owned())

@@ -13,6 +13,7 @@ mod layers;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -26,6 +27,7 @@ pub use environment::Environment;
 pub use error::ConfigError;
 pub use layers::SecretSource;
 pub use secret::Secret;
+pub use webhook::webhook_key;
 
 use crate::token::{Alg, Audience, Issuer, Scope};
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub console: Option<ConsoleConfig>,
     /// `[ticket]`: where a policy that demands it has tickets looked up. Default none: such a policy denies.
     pub ticket: Option<TicketConfig>,
+    /// `[[webhooks]]`: who is told of what the log records (docs/webhooks.md). Default none.
+    pub webhooks: Vec<WebhookConfig>,
     /// `LOG_MAX_BYTES`: PostgreSQL only: how large the log may grow; its last 5 % is the reserve for
     /// revocation, stop, key and erase entries. Default none: a warning, and no promise. On SQLite the free
     /// bytes of the volume count and it must not be set.
@@ -211,6 +215,48 @@ pub struct TicketConfig {
     pub url: String,
     /// `token` or `token_file`: bearer token. Default none.
     pub token: Option<Secret>,
+}
+
+/// Who is told of what the log records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// `name`: `[a-z0-9_-]`, at most 64, once only; how far it has been told is kept under it. Required.
+    pub name: String,
+    /// `url`: where events are posted to. Required.
+    pub url: String,
+    /// `secret` or `secret_file`: what events are signed with, `whsec_` and 24 to 64 bytes in base64. Required.
+    pub secret: Secret,
+    /// `previous_secret` or `previous_secret_file`: signs too while the receiver changes over. Default none.
+    pub previous_secret: Option<Secret>,
+    /// `events`: which. Default all.
+    pub events: Vec<WebhookEvent>,
+    /// `personal`: what is told of people. Default `ids`.
+    pub personal: WebhookPersonal,
+}
+
+/// What a webhook can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookEvent {
+    /// A token was given out.
+    GrantStarted,
+    /// Grants ended before their time.
+    GrantEnded,
+    /// An attempt was refused.
+    GrantDenied,
+    /// An actor does what actors do not usually do.
+    AnomalyRaised,
+}
+
+/// What a webhook is told of people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum WebhookPersonal {
+    /// Nobody's id.
+    None,
+    /// Who acts for whom.
+    #[default]
+    Ids,
+    /// That, and reason, ticket and address.
+    All,
 }
 
 /// Sign-in of the console.

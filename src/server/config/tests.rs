@@ -259,3 +259,41 @@ fn the_environment_shows_names_and_never_values() {
     assert_eq!(format!("{environment:?}"), "{\"MASTER_KEY\"}");
     assert_eq!(format!("{:?}", Secret::new("hush".into())), "[redacted]");
 }
+
+const WEBHOOK: &str = "[[webhooks]]\nname = \"a\"\nurl = \"https://hooks.example.com/x\"\n";
+
+#[test]
+fn a_webhook_is_told_of_everything_and_of_ids_unless_it_says_otherwise() {
+    let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let config = parse(&format!("{WEBHOOK}secret = \"{secret}\""), &[]).unwrap();
+    let [hook] = &config.webhooks[..] else { panic!("one") };
+    assert_eq!((&hook.events[..], hook.personal), (&WebhookEvent::ALL[..], WebhookPersonal::Ids));
+    assert_eq!(webhook_key(&hook.secret).unwrap()[..4], [0, 1, 2, 3]);
+    assert!(!format!("{config:?}").contains("AAECAw"));
+    let narrow = "events = [\"grant.ended\"]\npersonal = \"none\"";
+    let config = parse(&format!("{WEBHOOK}secret = \"{secret}\"\n{narrow}"), &[]).unwrap();
+    assert_eq!(config.webhooks[0].events, [WebhookEvent::GrantEnded]);
+}
+
+#[test]
+fn a_webhook_that_could_not_work_is_refused_with_what_to_write() {
+    let good = "secret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n";
+    let table = [
+        (WEBHOOK.to_owned(), "secret_file"),
+        (format!("{WEBHOOK}secret = \"whsec_c2hvcnQ=\""), "24 to 64 bytes"),
+        (format!("{WEBHOOK}secret = \"whsec_***\""), "openssl rand"),
+        (format!("{WEBHOOK}{good}events = [\"grant.begun\"]"), "grant.started, grant.ended"),
+        (format!("{WEBHOOK}{good}events = []"), "is empty"),
+        (format!("{WEBHOOK}{good}personal = \"some\""), "none, ids, all"),
+        (format!("{WEBHOOK}{good}{WEBHOOK}{good}"), "twice"),
+        (format!("{WEBHOOK}{good}").replace("https", "http"), "must be https"),
+        (format!("{WEBHOOK}{good}").replace("\"a\"", "\"a b\""), "a-z"),
+        ("[[webhooks]]\nurl = \"https://x\"".to_owned(), "name"),
+        (format!("{WEBHOOK}{good}retries = 3"), "is not a setting"),
+    ];
+    for (text, want) in table {
+        let error = parse(&text, &[]).unwrap_err();
+        assert!(error.contains(want), "{text}: {error}");
+        assert!(!error.contains("AAECAw") && !error.contains("c2hvcnQ"), "{error}");
+    }
+}

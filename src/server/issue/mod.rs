@@ -107,6 +107,8 @@ pub struct IssueDesk {
     pub secrets: HandoffSecrets,
     /// Idempotency keys that are being worked on in this process.
     pub in_flight: InFlight,
+    /// Whether somebody is told of grants: else nobody breaks the glass.
+    pub notified: bool,
     /// Who knows tickets.
     pub tickets: Option<TicketSystem>,
     /// How often somebody may try.
@@ -259,7 +261,14 @@ impl IssueDesk {
                     "A colleague would have to approve this first, and approvals are not offered yet.",
                 ))
             }
+            Verdict::Granted { limits, .. } if limits.break_glass && !self.notified => Err(Denial::by_rule(
+                "break_glass_untold",
+                "Breaking the glass is always told to somebody, and no webhook takes grant.started. An operator has to configure one.",
+            )),
             Verdict::Granted { rule, limits } => {
+                if limits.break_glass {
+                    event.detail.get_or_insert_default().insert("break_glass".into(), true.into());
+                }
                 if limits.ticket_lookup {
                     self.ticket_holds(caller, question).await?;
                 }

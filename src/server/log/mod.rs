@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 pub use checkpoint::{Checkpoint, CheckpointSigner};
 pub use read::{
     Consistency, Cursor, CursorError, EntryFilter, Grant, GrantFilter, GrantStatus, LogEntry, Lookup, Page,
-    PersonalData, ReadError, Tile,
+    PersonalData, ReadError, Stretch, Tile,
 };
 pub use record::{Condition, Decision, Effect, Event, EventType, GrantRow, Personal, Record};
 pub use release::{RecordedDenial, ReleasedToken, UnreleasedToken};
@@ -186,6 +186,18 @@ pub struct Recorded {
     pub failed: Option<Condition>,
     /// How many grants a revocation ended.
     pub matched: u64,
+}
+
+/// Word that the log grew.
+pub struct Growth(watch::Receiver<Published>);
+
+impl Growth {
+    /// Waits until this process has recorded something since the last word; for ever once the log is closed.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// How much the log has done since it was opened.
@@ -391,6 +403,12 @@ impl Log {
     #[must_use]
     pub fn known_size(&self) -> u64 {
         self.0.published.borrow().head.size()
+    }
+
+    /// Tells whenever this process has recorded something.
+    #[must_use]
+    pub fn growth(&self) -> Growth {
+        Growth(self.0.published.clone())
     }
 
     /// The key checkpoints verify with, in note form.

@@ -193,6 +193,11 @@ impl Policy {
         self.reads.word("targets_last_hour") || self.reads.word("max_targets_per_hour")
     }
 
+    /// Whether any permit lets somebody break the glass.
+    pub fn breaks_glass(&self) -> bool {
+        self.reads.word("break_glass")
+    }
+
     /// How many rules there are.
     pub fn rule_count(&self) -> usize {
         self.rules.len()

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqlStr};
 use super::{Db, StoreError, on_db};
 
 /// Number, name, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
     (
         1,
         "ground",
@@ -20,6 +20,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
         "stop",
         include_str!("../../../migrations/sqlite/0002_stop.sql"),
         include_str!("../../../migrations/postgres/0002_stop.sql"),
+    ),
+    (
+        3,
+        "outflow",
+        include_str!("../../../migrations/sqlite/0003_outflow.sql"),
+        include_str!("../../../migrations/postgres/0003_outflow.sql"),
     ),
 ];
 
@@ -34,7 +40,7 @@ pub(super) const LOG_TABLES: [&str; 7] = [
     "audit_cosig",
 ];
 /// The tables the service changes as it likes.
-const OWN_TABLES: [&str; 9] = [
+const OWN_TABLES: [&str; 10] = [
     "meta",
     "client",
     "signing_key",
@@ -44,6 +50,7 @@ const OWN_TABLES: [&str; 9] = [
     "cutoff",
     "handoff_code",
     "idempotency",
+    "webhook",
 ];
 
 /// Every migration's SQLite text, for the check that the triggers in a file are the ones written here.

@@ -14,6 +14,7 @@ pub mod role;
 pub mod sqlite;
 pub mod stop;
 pub mod surgery;
+pub mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;

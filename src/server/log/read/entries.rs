@@ -94,6 +94,12 @@ impl LogEntry {
         hex(&self.leaf)
     }
 
+    /// Its place among the entries of all epochs: what a follower counts by.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        position(self.epoch, self.index)
+    }
+
     pub(in crate::server::log) fn read(stored: StoredEntry, personal: bool) -> Result<Self, StoreError> {
         let (epoch, index) = locate(stored.idx);
         let body_text = String::from_utf8(stored.body).map_err(|_| StoreError::Corrupt("a body"))?;
@@ -112,6 +118,15 @@ impl LogEntry {
             leaf: stored.leaf,
         })
     }
+}
+
+/// A stretch of the log, as a follower reads it.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    /// Its entries, ascending; bodies that were pruned are left out.
+    pub entries: Vec<LogEntry>,
+    /// The position after the last entry of the log.
+    pub end: i64,
 }
 
 /// What disclosures say: `act`, `sub`, `reason`, `ticket`, `addr`, each only if not erased.
@@ -210,6 +225,22 @@ impl Log {
             None => read::entries_ascending(db, low, high, i64::from(limit)).await?,
         };
         Ok(rows.into_iter().map(|row| LogEntry::read(row, personal)).collect::<Result<_, _>>()?)
+    }
+
+    /// Up to `limit` durable entries from `position` on, with what is known of people, of this epoch and later.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn stretch(&self, from: i64, limit: u32) -> Result<Stretch, LogError> {
+        // only committed heads can be seen, and a commit is durable before it is seen
+        let end = read::newest_head(self.db()).await?.map_or(0, |head| head.size);
+        let rows = if from < end {
+            read::entries_ascending(self.db(), from, end, i64::from(limit)).await?
+        } else {
+            Vec::new()
+        };
+        let entries = rows.into_iter().map(|row| LogEntry::read(row, true)).collect::<Result<_, _>>()?;
+        Ok(Stretch { entries, end })
     }
 
     /// The entry at `index` of the current epoch; `None` beyond the end, or when it was pruned.

@@ -8,7 +8,7 @@ mod tiles;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub use entries::{EntryFilter, LogEntry, PersonalData};
+pub use entries::{EntryFilter, LogEntry, PersonalData, Stretch};
 pub use grants::{Grant, GrantFilter, GrantStatus};
 pub use history::{Stage, Step};
 pub use tiles::{Consistency, Lookup, Tile, TileSource};
