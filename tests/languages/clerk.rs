@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::recipes::Runtime;
-use crate::served::{Made, Served, printed};
+use crate::served::{Made, Served, http, printed};
 
 const ORIGIN: &str = "https://app.example.com";
 
@@ -131,7 +131,7 @@ async fn tokens_of_profile_clerk_are_for_clerks_verifiers_alone() {
     let other = served.client(&["--scopes", "tokens:verify", "--audience", "https://api.example.com"]);
     served.serve(&clerk.permit);
 
-    let http = client();
+    let http = http();
     let post = async |path: &str, secret: &str, body: Value| {
         let sent = http.post(format!("{}{path}", served.url)).bearer_auth(secret).json(&body).send();
         let answer = sent.await.expect("it answers");
@@ -171,8 +171,4 @@ async fn tokens_of_profile_clerk_are_for_clerks_verifiers_alone() {
     );
     assert_eq!(key["n"].as_str().map(str::len), Some(342), "RSA-2048");
     assert!(key_for(&other.secret).await.is_none() && key_for("").await.is_none());
-}
-
-fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().expect("a client")
 }

@@ -1,8 +1,11 @@
 //! Other languages, with libraries as they come from npm and `PyPI`: stock verifiers read tokens of the default
-//! profile, Clerk's SDKs work unmodified.
+//! profile, Clerk's SDKs work unmodified, the recipes follow revocations.
 #![cfg(feature = "server")]
 
 mod clerk;
+mod feed;
+#[path = "../support/processes.rs"]
+mod processes;
 #[path = "../support/recipes.rs"]
 mod recipes;
 mod served;

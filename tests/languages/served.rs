@@ -85,3 +85,8 @@ pub fn printed(command: &mut Command) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON on standard output")
 }
+
+/// Calls servers of the test, whatever proxy the machine is set to.
+pub fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}

@@ -84,7 +84,10 @@ impl Runtime {
             let copies = self.dir().join(".recipes");
             fs::create_dir_all(&copies).expect("a directory for copies");
             path = copies.join(source.file_name().expect("a script has a name"));
-            fs::copy(&source, &path).expect("the script is copied");
+            // put in place whole: another test may be starting the same script
+            let copy = tempfile::NamedTempFile::new_in(&copies).expect("a copy");
+            fs::copy(&source, copy.path()).expect("the script is copied");
+            copy.persist(&path).expect("the copy takes its name");
         }
         let program = match self {
             Self::Node => PathBuf::from("node"),
