@@ -7,6 +7,7 @@ mod foreign;
 mod pg;
 #[path = "../support/recipes.rs"]
 mod recipes;
+mod terminal;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

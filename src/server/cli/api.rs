@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
+use super::terminal;
 use crate::server::config::{Environment, Secret, is_loopback};
 
 /// Where a server is when nobody says.
@@ -48,6 +49,13 @@ pub enum ApiError {
     },
 }
 
+impl ApiError {
+    /// Whether the same question may be answered a little later.
+    pub const fn passes(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 429 | 503, .. })
+    }
+}
+
 /// A server to talk to.
 pub struct Api {
     base: Url,
@@ -62,6 +70,15 @@ impl Api {
         let http = client(base.scheme() == "http")
             .map_err(|source| ApiError::Unreachable { url: base.to_string(), source })?;
         Ok(Self { base, http, secret: environment.client_secret()? })
+    }
+
+    /// The same, for what needs a secret: the person at the terminal is asked for one that is not set.
+    pub fn as_client(url: Option<&str>, environment: &Environment) -> Result<Self, super::CliError> {
+        let mut api = Self::new(url, environment)?;
+        if api.secret.is_none() && terminal::may_ask() {
+            api.secret = Some(Secret::new(terminal::ask_hidden("Client secret (not shown)")?.to_string()));
+        }
+        Ok(api)
     }
 
     /// Whether a secret was given.
@@ -101,6 +118,23 @@ impl Api {
         let body: Value =
             serde_json::from_slice(&bytes).map_err(|_| ApiError::NotOurs { url: self.base.to_string() })?;
         if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    /// The text at `path` in the media type `accept`.
+    pub async fn read(&self, path: &str, accept: &str) -> Result<String, ApiError> {
+        let secret = self.secret.as_ref().ok_or(ApiError::NoSecret)?;
+        let request = self.http.get(self.at(path)).bearer_auth(secret.expose()).header("accept", accept);
+        let (status, bytes) = self.send(request, MAX_ANSWER_BYTES).await?;
+        if status.is_success() {
+            String::from_utf8(bytes).map_err(|_| self.not_ours())
+        } else {
+            Err(refused(status, &serde_json::from_slice(&bytes).unwrap_or_default()))
+        }
+    }
+
+    /// What was answered is no answer of this service.
+    pub fn not_ours(&self) -> ApiError {
+        ApiError::NotOurs { url: self.base.to_string() }
     }
 
     fn at(&self, path: &str) -> String {

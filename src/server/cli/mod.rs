@@ -7,11 +7,13 @@ pub mod conformance;
 mod health;
 mod init;
 mod key;
+mod log;
 mod open;
 mod output;
 pub mod policy;
 mod record;
 mod revoke;
+mod terminal;
 mod token;
 
 use std::ffi::OsString;
@@ -19,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::app::{self, AppError};
 use super::clients::ClientError;
@@ -81,10 +83,18 @@ enum Command {
     /// Actor tokens, against a running server
     #[command(subcommand)]
     Token(token::Command),
+    /// The issuance log of a running server
+    #[command(subcommand)]
+    Log(log::Command),
     /// Send good and hostile tokens to a running service and say what it wrongly accepts
     Conformance(conformance::ConformanceArgs),
     /// Ask the configured listener whether it is alive; for container health checks
     Health,
+    /// Print a script that completes commands and options in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Why a command failed. The whole chain is printed, on one line.
@@ -220,6 +230,13 @@ fn dispatch(arguments: Arguments) -> Outcome {
         }
         Command::Health => waiting(health::run(&load()?)),
         Command::Token(command) => waiting(token::run(&command, &environment, everywhere.json)),
+        Command::Log(command) => waiting(log::run(&command, &environment, everywhere.json)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "stagedoor", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

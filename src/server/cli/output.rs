@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::CliError;
+use super::{CliError, terminal};
 
 /// Prints one line, or several.
 pub fn print(text: &str) -> Result<(), CliError> {
@@ -21,7 +22,15 @@ pub fn print_json(value: &Value) -> Result<(), CliError> {
 
 /// A JSON document over several lines, still JSON where characters had to be escaped.
 pub fn pretty(value: &Value) -> String {
-    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    escaped(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// A JSON document on one line.
+pub fn compact(value: &Value) -> String {
+    escaped(&value.to_string())
+}
+
+fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c != '\n' && is_hidden(c) {
@@ -67,22 +76,60 @@ pub fn chain(error: &dyn Error) -> String {
     out
 }
 
-/// Columns that line up, two spaces apart.
+/// `text` in at most `columns` columns, an ellipsis where something was cut off.
+pub fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut left = columns.saturating_sub(1);
+    for c in text.chars() {
+        let width = c.width().unwrap_or(0);
+        if width > left {
+            break;
+        }
+        left -= width;
+        out.push(c);
+    }
+    out.push('…');
+    out
+}
+
+/// Columns that line up, two spaces apart. Where the terminal is too narrow for them, one line a cell instead:
+/// an id that is cut off is of no use.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    fitting(head, rows, terminal::columns())
+}
+
+fn fitting(head: &[&str], rows: &[Vec<String>], columns: Option<usize>) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| plain(c)).collect()).collect();
     let width = |i: usize| {
-        let cells = rows.iter().map(|r| r.get(i).map_or(0, |c| c.chars().count()));
-        cells.chain([head[i].chars().count()]).max().unwrap_or(0)
+        let cells = rows.iter().map(|r| r.get(i).map_or(0, |c| c.width()));
+        cells.chain([head[i].width()]).max().unwrap_or(0)
     };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    if columns.is_some_and(|most| widths.iter().sum::<usize>() + 2 * (widths.len() - 1) > most) {
+        return records(head, &rows);
+    }
     let line = |cells: &[&str]| {
         let mut out = String::new();
-        for (i, cell) in cells.iter().enumerate() {
-            let _ = write!(out, "{cell:<0$}  ", width(i));
+        for (cell, width) in cells.iter().zip(&widths) {
+            out.push_str(cell);
+            out.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
         }
         out.trim_end().to_owned()
     };
     let body = rows.iter().map(|r| line(&r.iter().map(String::as_str).collect::<Vec<_>>()));
     std::iter::once(line(head)).chain(body).collect::<Vec<_>>().join("\n")
+}
+
+fn records(head: &[&str], rows: &[Vec<String>]) -> String {
+    let names = head.iter().map(|name| name.width()).max().unwrap_or(0);
+    let record = |row: &Vec<String>| {
+        let lines = head.iter().zip(row).map(|(name, cell)| format!("{name:<names$}  {cell}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    rows.iter().map(record).collect::<Vec<_>>().join("\n\n")
 }
 
 #[cfg(test)]
@@ -101,6 +148,26 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = vec![vec!["aaaa".to_owned(), "b".to_owned()], vec!["é".to_owned(), "c".to_owned()]];
-        assert_eq!(table(&["x", "y"], &rows), "x     y\naaaa  b\né     c");
+        assert_eq!(fitting(&["x", "y"], &rows, None), "x     y\naaaa  b\né     c");
+        let wide = vec![vec!["日本".to_owned(), "b".to_owned()]];
+        assert_eq!(fitting(&["x", "y"], &wide, Some(7)), "x     y\n日本  b", "two columns a character");
+    }
+
+    #[test]
+    fn a_table_too_wide_for_the_terminal_loses_nothing() {
+        let rows =
+            vec![vec!["act_1".to_owned(), "one two".to_owned()], vec!["act_2".to_owned(), "x".to_owned()]];
+        assert_eq!(fitting(&["ID", "NAME"], &rows, Some(14)).lines().count(), 3, "it fits exactly");
+        let narrow = fitting(&["ID", "NAME"], &rows, Some(13));
+        assert_eq!(narrow, "ID    act_1\nNAME  one two\n\nID    act_2\nNAME  x");
+    }
+
+    #[test]
+    fn a_line_is_cut_by_the_columns_it_takes() {
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "ab…");
+        assert_eq!(cut("日本語", 5), "日本…");
+        assert_eq!(cut("日本語", 4), "日…");
+        assert_eq!(cut("abc", 0), "…");
     }
 }

@@ -48,7 +48,7 @@ pub struct Revoke {
 
 pub async fn run(revoke: &Revoke, environment: &Environment, json: bool) -> Outcome {
     let (path, body) = request(revoke)?;
-    let answer = Api::new(revoke.url.as_deref(), environment)?.post(&path, &body).await?;
+    let answer = Api::as_client(revoke.url.as_deref(), environment)?.post(&path, &body).await?;
     if json {
         output::print_json(&answer)?;
     } else if revoke.grant.is_some() {

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::api::Api;
 use super::revoke::Revoke;
+use super::terminal::{self, Tone, paint};
 use super::{CliError, Outcome, output};
 use crate::server::config::Environment;
 
@@ -21,8 +22,11 @@ const MAX_TOKEN_BYTES: u64 = 16 << 10;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Mint an actor token; on a pipe the token alone is printed
+    /// Mint an actor token; at a terminal what is missing is asked for, on a pipe the token alone is printed
     Mint(Mint),
+    /// The issuance log, as `stagedoor log`
+    #[command(subcommand)]
+    Log(super::log::Command),
     /// End grants: one, or all of an actor, user, client or key, or everything
     Revoke(Revoke),
     /// Show what is in a token; with --url, also whether the server finds it valid
@@ -39,10 +43,10 @@ pub enum Command {
 pub struct Mint {
     /// The user to act as
     #[arg(long, value_name = "ID")]
-    user: String,
+    user: Option<String>,
     /// The person who acts (the client needs `actor_tokens:assert_actor`)
     #[arg(long, value_name = "SUB")]
-    actor: String,
+    actor: Option<String>,
     /// Why
     #[arg(long)]
     reason: Option<String>,
@@ -66,16 +70,24 @@ pub struct Mint {
 pub async fn run(command: &Command, environment: &Environment, json: bool) -> Outcome {
     match command {
         Command::Mint(mint) => run_mint(mint, environment, json).await,
+        Command::Log(command) => super::log::run(command, environment, json).await,
         Command::Revoke(revoke) => super::revoke::run(revoke, environment, json).await,
         Command::Inspect { token, url } => inspect(token.as_deref(), url.as_deref(), environment, json).await,
     }
 }
 
 async fn run_mint(mint: &Mint, environment: &Environment, json: bool) -> Outcome {
-    let api = Api::new(mint.url.as_deref(), environment)?;
-    let mut body = json!({ "user_id": mint.user, "actor": { "sub": mint.actor } });
+    let user = given_or_asked(mint.user.as_deref(), "--user", "Act as which user")?;
+    let actor = given_or_asked(mint.actor.as_deref(), "--actor", "Who acts")?;
+    // the policy may do without a reason: a script is not made to give one
+    let reason = match &mint.reason {
+        None if terminal::may_ask() => Some(terminal::ask("Why (the log keeps it)")?),
+        given => given.clone(),
+    };
+    let api = Api::as_client(mint.url.as_deref(), environment)?;
+    let mut body = json!({ "user_id": user, "actor": { "sub": actor } });
     let optional = [
-        ("reason", mint.reason.clone().map(Value::from)),
+        ("reason", reason.map(Value::from)),
         ("ticket", mint.ticket.clone().map(Value::from)),
         ("expires_in_seconds", mint.expires_in.map(Value::from)),
         ("audience", mint.audience.clone().map(Value::from)),
@@ -93,7 +105,8 @@ async fn run_mint(mint: &Mint, environment: &Environment, json: bool) -> Outcome
     } else if std::io::stdout().is_terminal() {
         let text = |name: &str| output::plain(answer[name].as_str().unwrap_or("-"));
         output::print(&format!(
-            "grant     {}\nuser      {}\nactor     {} ({})\nscope     {}\nends      {}\nlogged    entry {}\n\n{}",
+            "{}\ngrant     {}\nuser      {}\nactor     {} ({})\nscope     {}\nends      {}\nlogged    entry {}\n\n{}",
+            paint(Tone::Good, "minted"),
             text("id"),
             text("user_id"),
             output::plain(answer["actor"]["sub"].as_str().unwrap_or("-")),
@@ -107,6 +120,14 @@ async fn run_mint(mint: &Mint, environment: &Environment, json: bool) -> Outcome
         output::print(&output::plain(token))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn given_or_asked(given: Option<&str>, option: &str, question: &str) -> Result<String, CliError> {
+    match given {
+        Some(value) => Ok(value.to_owned()),
+        None if terminal::may_ask() => terminal::ask(question),
+        None => Err(CliError::Refused(format!("{option} is missing; there is no terminal to ask at"))),
+    }
 }
 
 fn when(millis: &Value) -> String {
@@ -123,7 +144,7 @@ async fn inspect(token: Option<&str>, url: Option<&str>, environment: &Environme
         None => None,
         Some(url) => {
             let body = json!({ "token": &*token });
-            Some(Api::new(Some(url), environment)?.post("/v1/actor_tokens/verify", &body).await?)
+            Some(Api::as_client(Some(url), environment)?.post("/v1/actor_tokens/verify", &body).await?)
         }
     };
     let active = verdict.as_ref().map(|v| v["active"] == true);
@@ -133,12 +154,10 @@ async fn inspect(token: Option<&str>, url: Option<&str>, environment: &Environme
         }))?;
     } else {
         let said = match (active, &verdict) {
-            (Some(true), _) => "valid: the server verified it just now".to_owned(),
+            (Some(true), _) => paint(Tone::Good, "valid: the server verified it just now"),
             (Some(false), Some(verdict)) => {
-                format!(
-                    "NOT valid: {}",
-                    output::plain(verdict["reason"].as_str().unwrap_or("no reason given"))
-                )
+                let why = output::plain(verdict["reason"].as_str().unwrap_or("no reason given"));
+                paint(Tone::Bad, &format!("NOT valid: {why}"))
             }
             _ => "not verified: anybody could have written this; name a server with --url".to_owned(),
         };

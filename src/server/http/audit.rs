@@ -20,7 +20,7 @@ const PAGE: (u32, u32) = (50, 500);
 const STREAM: (u32, u32) = (1000, 10_000);
 const FILTERS: &[&str] = &[
     "actor", "user_id", "client", "decision", "rule", "ticket", "typ", "since", "until", "from", "limit",
-    "cursor",
+    "cursor", "personal",
 ];
 
 /// GET `/v1/audit/entries`.
@@ -29,7 +29,9 @@ pub async fn entries(app: App, request: HttpRequest) -> Result<HttpResponse, Pro
     caller.require(ClientScope::AuditRead)?;
     let query = Query::parse(request.query_string(), FILTERS)?;
     let filter = read_filter(&query)?;
-    let personal = caller.client.may(ClientScope::AuditReadPersonal);
+    let wanted = query.word("personal", &["true", "false"])? != Some("false");
+    // a filter on a person tells about him even where nobody is named: that look is recorded too
+    let personal = caller.client.may(ClientScope::AuditReadPersonal) && (wanted || filter.is_personal());
     if filter.is_personal() {
         // A filter on a person tells what concerns him, even when his id is not shown.
         caller.require(ClientScope::AuditReadPersonal)?;
