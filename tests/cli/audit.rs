@@ -145,7 +145,7 @@ fn the_log_is_verified_from_outside() {
         let error = place.fails(&["audit", "verify", "--dir", "nowhere", "--vkey", "vkey"], 2);
         assert!(error.contains("checkpoint is missing"), "{error}");
         let error = place.fails(&["audit", "verify", "--vkey", "vkey"], 2);
-        assert!(error.contains("goes with --url or --dir"), "{error}");
+        assert!(error.contains("go with --url or --dir"), "{error}");
     }
 }
 
