@@ -22,7 +22,7 @@ use super::checker::Checker;
 use super::clients::{AcceptedSecrets, Clients};
 use super::config::{Config, is_loopback};
 use super::http::{self, edge};
-use super::issue::{HandoffSecrets, InFlight, IssueDesk};
+use super::issue::{HandoffSecrets, InFlight, IssueDesk, TargetWatch};
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, MintLimits, UsedAssertions};
 use super::log::sightings::Sightings;
@@ -230,6 +230,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         secrets,
         in_flight: InFlight::default(),
         limits: MintLimits::per_minute(config.client_rate, config.actor_rate),
+        watch: TargetWatch::new(config.anomaly, log.clone(), clock.clone()),
         notified: webhooks.tell_of_grants(),
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
@@ -348,6 +349,10 @@ fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandl
     let (state, feed, tidy) = (service.clone(), service.clone(), service.clone());
     vec![
         tokio::spawn(async move { state.revocations.follow().await }),
+        tokio::spawn({
+            let service = service.clone();
+            async move { service.desk.watch.run().await }
+        }),
         tokio::spawn(async move { feed.feed.run().await }),
         tokio::spawn(async move { uses.sightings.record(&uses.log, &*uses.clock).await }),
         tokio::spawn(async move {

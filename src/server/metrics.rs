@@ -39,6 +39,7 @@ pub struct Metrics {
     issuer_keys_age: Family<IssuerLabels, Gauge>,
     log_unwitnessed: Gauge,
     witness_refuses: Family<WitnessLabels, Gauge>,
+    anomalies: Counter,
     webhook_backlog: Family<WebhookLabels, Gauge>,
     webhook_backlog_age: Family<WebhookLabels, Gauge>,
     webhook_deliveries: Family<DeliveryLabels, Counter>,
@@ -63,6 +64,8 @@ pub struct Observed {
     pub signing_key_age_seconds: u64,
     /// How old the keys of each trusted issuer are, seconds; `None`: never fetched.
     pub issuer_keys_age_seconds: Vec<(String, Option<u64>)>,
+    /// Anomalies this process raised.
+    pub anomalies: u64,
     /// How each webhook stands.
     pub webhooks: Vec<ObservedWebhook>,
 }
@@ -125,6 +128,7 @@ impl Default for Metrics {
             counter
         };
         let log_records = counter("log_records", "Entries this process recorded");
+        let anomalies = counter("anomalies", "Entries raised about actors with unusually many targets");
         let log_commits = counter("log_commits", "Transactions that recorded them");
         let mints = Family::<OutcomeLabels, Counter>::default();
         registry.register("mints", "Attempts to mint, by outcome", mints.clone());
@@ -190,6 +194,7 @@ impl Default for Metrics {
             issuer_keys_age,
             log_unwitnessed,
             witness_refuses,
+            anomalies,
             webhook_backlog,
             webhook_backlog_age,
             webhook_deliveries,
@@ -232,6 +237,7 @@ impl Metrics {
             let labels = WitnessLabels { witness: witness.clone() };
             self.witness_refuses.get_or_create(&labels).set(i64::from(*refuses));
         }
+        self.anomalies.inner().store(observed.anomalies, Ordering::Relaxed);
         for hook in &observed.webhooks {
             let labels = WebhookLabels { webhook: hook.name.clone() };
             self.webhook_backlog.get_or_create(&labels).set(whole(hook.backlog));

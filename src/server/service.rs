@@ -92,6 +92,7 @@ impl Service {
                 .into_iter()
                 .map(|(issuer, status)| (issuer.to_string(), status.age_seconds))
                 .collect(),
+            anomalies: self.desk.watch.count(),
             webhooks: self
                 .webhooks
                 .status()

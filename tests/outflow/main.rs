@@ -3,16 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anomaly;
 #[path = "../support/processes.rs"]
 #[expect(dead_code, reason = "shared with tests that start other programs")]
 mod processes;
 mod receiver;
 #[path = "../stop/site.rs"]
-#[expect(
-    dead_code,
-    unused_macros,
-    unused_imports,
-    reason = "shared with the tests of stopping, which use all of it"
-)]
+#[expect(dead_code, reason = "shared with the tests of stopping, which use all of it")]
 mod site;
 mod webhooks;

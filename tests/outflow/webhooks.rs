@@ -37,14 +37,14 @@ macro_rules! told {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
                 let receiver = Receiver::start().await;
-                run(Site::sqlite_with(&hook(&receiver, $more)).await, receiver).await;
+                run(Site::sqlite().await.with(&hook(&receiver, $more)), receiver).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
                 let receiver = Receiver::start().await;
-                if let Some(site) = Site::postgres_with(&hook(&receiver, $more)).await {
-                    run(site, receiver).await;
+                if let Some(site) = Site::postgres().await {
+                    run(site.with(&hook(&receiver, $more)), receiver).await;
                 }
             }
         }
@@ -253,7 +253,7 @@ async fn erase_subject(site: &Site, subject: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_anybody_to_tell_nobody_breaks_the_glass() {
     let receiver = Receiver::start().await;
-    let site = Site::sqlite_with(&hook(&receiver, "events = [\"grant.denied\"]")).await;
+    let site = Site::sqlite().await.with(&hook(&receiver, "events = [\"grant.denied\"]"));
     let (minter, replica) = (site.minter().await, site.replica().await);
     mint(&minter.at(&replica)).await;
     site.policy(&crate::site::POLICY.replace("@scope", "@break_glass\n@scope"), &replica).await;
@@ -270,7 +270,8 @@ async fn without_anybody_to_tell_nobody_breaks_the_glass() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_could_not_be_recorded_is_never_told() {
     let receiver = Receiver::start().await;
-    let Some(site) = Site::postgres_with(&hook(&receiver, "")).await else { return };
+    let Some(site) = Site::postgres().await else { return };
+    let site = site.with(&hook(&receiver, ""));
     let (minter, replica) = (site.minter().await, site.replica().await);
     let api = minter.at(&replica);
     mint(&api).await;
@@ -292,7 +293,8 @@ async fn what_could_not_be_recorded_is_never_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_replicas_one_delivers_and_the_other_takes_over() {
     let receiver = Receiver::start().await;
-    let Some(site) = Site::postgres_with(&hook(&receiver, "")).await else { return };
+    let Some(site) = Site::postgres().await else { return };
+    let site = site.with(&hook(&receiver, ""));
     let minter = site.minter().await;
     let (one, other) = (site.replica().await, site.replica().await);
     for _ in 0..15 {

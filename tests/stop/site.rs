@@ -41,6 +41,7 @@ forbid (principal, action, resource);
 
 /// A database with keys and clients, and the replicas that run over it.
 pub struct Site {
+    text: String,
     config: Config,
     policy: PathBuf,
     database: Option<crate::support::pg::TestDatabase>,
@@ -70,42 +71,32 @@ impl Caller {
 
 // Not every test binary uses everything here.
 const _: fn(&Site) -> &str = Site::owner_url;
+const _: fn(Site, &str) -> Site = Site::with;
 
 impl Site {
     pub async fn sqlite() -> Self {
-        Self::sqlite_with("").await
-    }
-
-    /// With further settings.
-    pub async fn sqlite_with(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let url = format!("sqlite://{}", dir.path().join("stagedoor.db").display());
-        Self::make(dir, url.clone(), &url, settings, None).await
+        Self::make(dir, url.clone(), &url, None).await
     }
 
     pub async fn postgres() -> Option<Self> {
-        Self::postgres_with("").await
-    }
-
-    /// With further settings.
-    pub async fn postgres_with(settings: &str) -> Option<Self> {
         let made = crate::support::pg::database().await?;
         let (owner, service) = (made.owner_url.clone(), made.service_url.clone());
-        Some(Self::make(TempDir::new().unwrap(), owner, &service, settings, Some(made)).await)
+        Some(Self::make(TempDir::new().unwrap(), owner, &service, Some(made)).await)
     }
 
     async fn make(
         dir: TempDir,
         owner_url: String,
         service_url: &str,
-        settings: &str,
         database: Option<crate::support::pg::TestDatabase>,
     ) -> Self {
         let policy = dir.path().join("policy.cedar");
         std::fs::write(&policy, POLICY).unwrap();
         let text = format!(
             "listen = \"127.0.0.1:0\"\nissuer = \"{ISSUER}\"\ndata_dir = \"{dir}\"\ndatabase_url = \"{service_url}\"\n\
-             {settings}\n[policy]\npath = \"{policy}\"\n[[gates]]\nname = \"default\"\naudience = \"{AUDIENCE}\"\nimpersonation = true\n",
+             #settings\n[policy]\npath = \"{policy}\"\n[[gates]]\nname = \"default\"\naudience = \"{AUDIENCE}\"\nimpersonation = true\n",
             dir = dir.path().display(),
             policy = policy.display(),
         );
@@ -118,7 +109,14 @@ impl Site {
         keyring::make_initial(&service, &master, Alg::Es256, now, &SystemEntropy).await.unwrap();
         service.close().await;
         db.close().await;
-        Self { config, policy, database, master, _dir: dir }
+        Self { text, config, policy, database, master, _dir: dir }
+    }
+
+    /// The same site, configured further: replicas made from now on are as `settings` say.
+    pub fn with(self, settings: &str) -> Self {
+        let text = self.text.replace("#settings", settings);
+        let config = Config::parse("test", &text, &Environment::default()).unwrap();
+        Self { config, ..self }
     }
 
     /// One more server over the database.

@@ -15,8 +15,8 @@ use super::error::ConfigError;
 use super::layers::{Field, Kind, SecretSource, Section, field};
 use super::webhook::{WEBHOOK, webhooks};
 use super::{
-    Config, ConsoleConfig, DatabaseUrl, DirectoryConfig, GateConfig, IssuerConfig, KeySource, LogFormat,
-    OutboundConfig, PrivateHost, Secret, TicketConfig, WitnessConfig, is_loopback,
+    AnomalyConfig, Config, ConsoleConfig, DatabaseUrl, DirectoryConfig, GateConfig, IssuerConfig, KeySource,
+    LogFormat, OutboundConfig, PrivateHost, Secret, TicketConfig, WitnessConfig, is_loopback,
 };
 use crate::token::{Alg, Audience, Issuer, Scope};
 
@@ -52,6 +52,7 @@ const CONSOLE: &[Field] =
     &[field("issuer", Kind::Text), field("client_id", Kind::Text), field("client_secret", Kind::Secret)];
 const TICKET: &[Field] = &[field("url", Kind::Text), field("token", Kind::Secret)];
 const WITNESS: &[Field] = &[field("url", Kind::Text), field("vkey", Kind::Text)];
+const ANOMALY: &[Field] = &[field("max_targets", Kind::Integer), field("window_seconds", Kind::Integer)];
 const POLICY: &[Field] = &[field("path", Kind::Text)];
 
 /// Everything that may be set.
@@ -72,6 +73,7 @@ pub(super) const TOP: &[Field] = &[
     field("console", Kind::Table(CONSOLE)),
     field("ticket", Kind::Table(TICKET)),
     field("webhooks", Kind::Tables(WEBHOOK)),
+    field("anomaly", Kind::Table(ANOMALY)),
     field("log_max_bytes", Kind::Integer),
     field("actor_retention", Kind::Text),
     field("witnesses", Kind::Tables(WITNESS)),
@@ -142,6 +144,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         console,
         ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,
         webhooks: webhooks(top, outbound.allow_http)?,
+        anomaly: top.section("anomaly").map_or(Ok(AnomalyConfig::default()), anomaly)?,
         log_max_bytes,
         actor_retention: top.parsed("actor_retention", retention)?.unwrap_or(TimeDelta::days(365)),
         witnesses_required: witnesses_required(top, witnesses.len())?,
@@ -543,6 +546,19 @@ fn witnesses_required(top: &Section, configured: usize) -> Result<usize, ConfigE
         return Err(ConfigError::invalid(top.setting("witnesses_required"), why));
     }
     Ok(required)
+}
+
+fn anomaly(section: &Section) -> Result<AnomalyConfig, ConfigError> {
+    let default = AnomalyConfig::default();
+    let whole = |key, least, most, default| {
+        Ok::<_, ConfigError>(
+            section.integer(key, least, most)?.and_then(|n| u32::try_from(n).ok()).unwrap_or(default),
+        )
+    };
+    Ok(AnomalyConfig {
+        max_targets: whole("max_targets", 0, 100_000, default.max_targets)?,
+        window_seconds: whole("window_seconds", 60, 86_400, default.window_seconds)?,
+    })
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {

@@ -76,6 +76,8 @@ pub struct Config {
     pub ticket: Option<TicketConfig>,
     /// `[[webhooks]]`: who is told of what the log records (docs/webhooks.md). Default none.
     pub webhooks: Vec<WebhookConfig>,
+    /// `[anomaly]`: from how many different targets on an actor is unusual.
+    pub anomaly: AnomalyConfig,
     /// `LOG_MAX_BYTES`: PostgreSQL only: how large the log may grow; its last 5 % is the reserve for
     /// revocation, stop, key and erase entries. Default none: a warning, and no promise. On SQLite the free
     /// bytes of the volume count and it must not be set.
@@ -257,6 +259,21 @@ pub enum WebhookPersonal {
     Ids,
     /// That, and reason, ticket and address.
     All,
+}
+
+/// When an actor is unusual; an entry, a webhook and a metric say so, and the policy may refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnomalyConfig {
+    /// `max_targets`: more different targets of one actor in the window are unusual. Default 30; 0: never.
+    pub max_targets: u32,
+    /// `window_seconds`: 60 to 86 400. Default 3600.
+    pub window_seconds: u32,
+}
+
+impl Default for AnomalyConfig {
+    fn default() -> Self {
+        Self { max_targets: 30, window_seconds: 3600 }
+    }
 }
 
 /// Sign-in of the console.

@@ -234,6 +234,7 @@ impl IssueDesk {
                     return Ok(Err(Denial::condition(condition.rule())));
                 }
                 Ok(Recorded { index, proof, .. }) => {
+                    self.watch.saw(&claims.act, &claims.sub);
                     return Ok(Ok(Handed {
                         url: handed_at(redeemer, &code),
                         code,

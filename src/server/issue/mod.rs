@@ -7,6 +7,7 @@ mod redeem;
 mod secrets;
 mod sign;
 mod subject;
+mod targets;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use once::{InFlight, RequestKey};
 pub use redeem::RedeemAsk;
 pub use secrets::HandoffSecrets;
 pub use subject::{Parent, Target};
+pub use targets::TargetWatch;
 
 use crate::server::actors::{ActorTokenError, Actors};
 use crate::server::checker::Checker;
@@ -109,6 +111,8 @@ pub struct IssueDesk {
     pub in_flight: InFlight,
     /// Whether somebody is told of grants: else nobody breaks the glass.
     pub notified: bool,
+    /// Who has unusually many targets.
+    pub watch: TargetWatch,
     /// Who knows tickets.
     pub tickets: Option<TicketSystem>,
     /// How often somebody may try.

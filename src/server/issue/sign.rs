@@ -77,7 +77,10 @@ impl IssueDesk {
                 self.prepare(caller, decided, at, (iss, azp), signed_by, key);
             let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
             match self.log.release(token, event.clone(), conditions, effects).await {
-                Ok(Ok(token)) => return Ok(Ok(Minted { token, created_at: at, accepted: false })),
+                Ok(Ok(token)) => {
+                    self.watch.saw(&token.claims().act, &token.claims().sub);
+                    return Ok(Ok(Minted { token, created_at: at, accepted: false }));
+                }
                 Ok(Err(recorded)) => return Ok(Err(Denial::condition(recorded.rule()))),
                 Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
                 Err(error) => return Err(error.into()),
