@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Small rooms that any other may use; they use only each other.
-const LEAVES: &[&str] = &["config", "limits", "master_key", "metrics", "outbound", "remembered", "telemetry"];
+const LEAVES: &[&str] =
+    &["config", "limits", "master_key", "metrics", "outbound", "remembered", "telemetry", "tls"];
 
 /// The rooms of the server that a room may use, beside the leaves, `token` and itself.
 /// Wiring (`app`, `service`, `http`, `cli`, `console`) stands at the top and is used by nothing below.

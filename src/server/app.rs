@@ -34,6 +34,7 @@ use super::revoke::{self, Feed, PlaceLimits, RevocationState, Revoker, RevokerPa
 use super::service::Service;
 use super::store::{self, Db, StoreError};
 use super::ticket::TicketSystem;
+use super::tls::Tls;
 use crate::token::{Clock, Entropy, Issuer, SystemClock, SystemEntropy};
 
 /// How often expired revocations, codes and keys are cleared.
@@ -48,6 +49,8 @@ const DRAIN_SECONDS: u64 = 30;
 const LOOK_AT_ISSUERS_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether the policy's text changed.
 const LOOK_AT_POLICY_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the certificate was renewed.
+const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(1);
 /// How often refused noise is summed into the log.
 const NOISE_EVERY: Duration = Duration::from_mins(1);
 
@@ -100,10 +103,16 @@ impl Setup {
     }
 }
 
+/// What sends telemetry, and what ends it.
+#[cfg(feature = "otel")]
+type Exporting = (JoinHandle<()>, tokio::sync::oneshot::Sender<()>);
+
 /// A service that answers.
 pub struct Running {
     /// Where.
     pub address: SocketAddr,
+    /// `http://` or `https://` and that.
+    pub url: String,
     /// `iss`.
     pub issuer: Issuer,
     /// Its parts.
@@ -113,6 +122,9 @@ pub struct Running {
     background: Vec<JoinHandle<()>>,
     /// Ends by itself, once what is under way is kept.
     delivering: JoinHandle<()>,
+    /// Ends when it is told, once what is left was sent.
+    #[cfg(feature = "otel")]
+    exporting: Option<Exporting>,
 }
 
 /// Starts the service: everything that can refuse does so before the first request is answered.
@@ -121,6 +133,8 @@ pub struct Running {
 /// [`AppError`], saying what to do.
 pub async fn start(setup: Setup) -> Result<Running, AppError> {
     let config = &setup.config;
+    let tls = config.tls.as_ref().map(Tls::open).transpose();
+    let tls = tls.map_err(AppError::failed("TLS cannot be served"))?.map(Arc::new);
     let db = open_database(config, setup.dev).await?;
     let listener = TcpListener::bind(config.listen).map_err(|e| {
         AppError::Refused(format!(
@@ -136,22 +150,26 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
 
     let mut running = Running {
         address,
+        url: format!("{}://{address}", config.scheme()),
         issuer,
         service: service.clone(),
         handles: Vec::new(),
         servers: Vec::new(),
         background: background(&service, config.policy_path.clone()),
+        #[cfg(feature = "otel")]
+        exporting: export(config, &service)?,
         delivering: tokio::spawn({
             let service = service.clone();
             async move { service.webhooks.run().await }
         }),
     };
     warn_of_untold_glass(&service);
-    running.serve(listener, setup.workers, false)?;
+    running.serve(listener, setup.workers, tls.as_deref(), false)?;
+    running.background.extend(tls.map(|tls| tokio::spawn(follow_certificate(tls))));
     if let Some(address) = config.metrics_listen {
         let listener = TcpListener::bind(address)
             .map_err(|e| AppError::Refused(format!("cannot listen on {address} for metrics: {e}")))?;
-        running.serve(listener, Some(1), true)?;
+        running.serve(listener, Some(1), None, true)?;
     }
     Ok(running)
 }
@@ -287,6 +305,7 @@ impl Running {
         &mut self,
         listener: TcpListener,
         workers: Option<usize>,
+        tls: Option<&Tls>,
         metrics_only: bool,
     ) -> Result<(), AppError> {
         let service = self.service.clone();
@@ -304,7 +323,14 @@ impl Running {
         if let Some(workers) = workers {
             server = server.workers(workers);
         }
-        let server = server.listen(listener).map_err(AppError::failed("the listener cannot be used"))?.run();
+        let server = match tls {
+            None => server.listen(listener),
+            Some(tls) => {
+                let tls = tls.server_config().map_err(AppError::failed("TLS cannot be served"))?;
+                server.listen_rustls_0_23(listener, tls)
+            }
+        };
+        let server = server.map_err(AppError::failed("the listener cannot be used"))?.run();
         self.handles.push(server.handle());
         self.servers.push(tokio::spawn(server));
         Ok(())
@@ -330,6 +356,11 @@ impl Running {
         }
         self.service.webhooks.close();
         let _ = self.delivering.await;
+        #[cfg(feature = "otel")]
+        if let Some((exporting, close)) = self.exporting {
+            let _ = close.send(());
+            let _ = exporting.await;
+        }
         for task in &self.background {
             task.abort();
         }
@@ -339,6 +370,24 @@ impl Running {
         self.service.log.close().await;
         Ok(())
     }
+}
+
+/// Sends traces and metrics to the collector, where one is configured.
+#[cfg(feature = "otel")]
+fn export(config: &Config, service: &Data<Service>) -> Result<Option<Exporting>, AppError> {
+    let Some(otlp) = &config.otlp else { return Ok(None) };
+    let exporter =
+        super::telemetry::otlp::Exporter::new(otlp, parts::outbound(config)?, service.clock.clone());
+    let (close, closed) = tokio::sync::oneshot::channel();
+    let service = service.clone();
+    let exporting = tokio::spawn(async move {
+        let render = || service.metrics.render(&service.observed());
+        let closed = async {
+            let _ = closed.await;
+        };
+        exporter.run(render, closed).await;
+    });
+    Ok(Some((exporting, close)))
 }
 
 /// What runs beside the requests.
@@ -421,6 +470,27 @@ async fn publish(service: &Service, said: &mut String) {
     }
 }
 
+/// Takes over a certificate that was renewed; one that cannot be used leaves the old one in place.
+async fn follow_certificate(tls: Arc<Tls>) {
+    let mut said = None;
+    loop {
+        tokio::time::sleep(LOOK_AT_CERTIFICATE_EVERY).await;
+        match tls.look() {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("the TLS certificate was renewed"),
+            // a file that is gone is not said every second
+            Err(error) if said == Some(error.to_string()) => {}
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the new TLS certificate cannot be used; the old one is served on"
+                );
+                said = Some(error.to_string());
+            }
+        }
+    }
+}
+
 /// Takes over a policy that changed and validates, and records that it did; else the old one stays.
 async fn reload_policy(service: &Service, path: &Path) {
     match service.desk.policy.reload_from(path) {
@@ -473,7 +543,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         );
     }
     let running = start(Setup::new(config)).await?;
-    println!("listening on http://{}", running.address);
+    println!("listening on {}", running.url);
     until_told(running).await
 }
 

@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Which request.
@@ -34,6 +35,7 @@ pub struct Metrics {
     log_entries: Gauge,
     log_records: Counter,
     log_commits: Counter,
+    log_refused: Counter,
     unauthentic_rows: Gauge,
     signing_key_age: Gauge,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
@@ -54,6 +56,8 @@ pub struct Observed {
     pub log_records: u64,
     /// Transactions it took.
     pub log_commits: u64,
+    /// Attempts that could not be recorded.
+    pub log_refused: u64,
     /// Rows of keys or clients that fail their authentication.
     pub unauthentic_rows: u64,
     /// How long the oldest entry has waited for enough witnesses, seconds.
@@ -113,6 +117,7 @@ struct DeliveryLabels {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("stagedoor");
+        registry.register("build", "What runs", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("http_requests", "Requests answered", requests.clone());
         let durations = Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
@@ -130,6 +135,8 @@ impl Default for Metrics {
         let log_records = counter("log_records", "Entries this process recorded");
         let anomalies = counter("anomalies", "Entries raised about actors with unusually many targets");
         let log_commits = counter("log_commits", "Transactions that recorded them");
+        let log_refused =
+            counter("log_refused", "Attempts that could not be recorded, and were answered with 503");
         let mints = Family::<OutcomeLabels, Counter>::default();
         registry.register("mints", "Attempts to mint, by outcome", mints.clone());
         let mut gauge = |name: &str, help: &str, unit: Option<Unit>| {
@@ -189,6 +196,7 @@ impl Default for Metrics {
             log_entries,
             log_records,
             log_commits,
+            log_refused,
             unauthentic_rows,
             signing_key_age,
             issuer_keys_age,
@@ -226,6 +234,7 @@ impl Metrics {
         self.log_entries.set(whole(observed.log_entries));
         self.log_records.inner().store(observed.log_records, Ordering::Relaxed);
         self.log_commits.inner().store(observed.log_commits, Ordering::Relaxed);
+        self.log_refused.inner().store(observed.log_refused, Ordering::Relaxed);
         self.unauthentic_rows.set(whole(observed.unauthentic_rows));
         self.signing_key_age.set(whole(observed.signing_key_age_seconds));
         for (issuer, age) in &observed.issuer_keys_age_seconds {

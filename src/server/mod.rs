@@ -26,4 +26,5 @@ pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod ticket;
+pub mod tls;
 pub mod webhooks;

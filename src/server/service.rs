@@ -84,6 +84,7 @@ impl Service {
             log_entries: self.log.known_size(),
             log_records: stats.records,
             log_commits: stats.commits,
+            log_refused: stats.refused,
             unauthentic_rows: self.clients.ignored_rows() + self.keyring.ignored_rows(),
             unwitnessed_seconds: whole(self.witnesses.unwitnessed(now)),
             witness_refusals: self.witnesses.refusals(),

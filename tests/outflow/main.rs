@@ -8,7 +8,10 @@ mod anomaly;
 #[expect(dead_code, reason = "shared with tests that start other programs")]
 mod processes;
 mod receiver;
+mod service;
 #[path = "../stop/site.rs"]
 #[expect(dead_code, reason = "shared with the tests of stopping, which use all of it")]
 mod site;
+mod telemetry;
+mod tls;
 mod webhooks;

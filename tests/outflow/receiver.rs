@@ -16,6 +16,8 @@ use crate::site::until_within;
 pub enum Answer {
     /// With this status, at once.
     Status(u16),
+    /// With 200 and this.
+    Json(&'static str),
     /// Not before [`Receiver::let_go`].
     Held,
 }
@@ -132,15 +134,18 @@ impl Receiver {
             state.came.push(Delivery { path, headers, body, answer });
             answer
         };
-        let status = match answer {
-            Answer::Status(status) => status,
+        let (status, text) = match answer {
+            Answer::Status(status) => (status, ""),
+            Answer::Json(text) => (200, text),
             Answer::Held => {
                 let mut held = self.held.subscribe();
                 held.wait_for(|gone| *gone).await.ok()?;
-                204
+                (204, "")
             }
         };
-        let text = format!("HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n");
+        let length = text.len();
+        let head = "content-type: application/json\r\ncontent-length";
+        let text = format!("HTTP/1.1 {status} -\r\n{head}: {length}\r\n\r\n{text}");
         stream.get_mut().write_all(text.as_bytes()).await.ok()
     }
 }

@@ -1,15 +1,14 @@
 //! Webhooks: at least once, in the order of the log, signed, only what is durable, and nothing that was erased.
 
-use std::process::{Child, Command, Stdio};
-
 use serde_json::{Value, json};
 use stagedoor::server::log::erase::{ACTOR_RETENTION, Whom, erase};
 use stagedoor::server::log::{CheckpointSigner, Log, LogOptions};
 use stagedoor::token::{Clock as _, SystemClock, SystemEntropy};
 
 use crate::receiver::{Answer, Delivery, Receiver};
+use crate::service::Place;
 use crate::site::{Replica, Site, body_for, mint, text, until};
-use crate::support::contract::CONTRACT;
+use crate::support::contract::{CONTRACT, Client};
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OLD_SECRET: &str = "whsec_HxwdHhwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
@@ -310,64 +309,13 @@ async fn of_two_replicas_one_delivers_and_the_other_takes_over() {
     other.stop().await;
 }
 
-/// A process of its own, killed and not asked.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_process_did_not_deliver_comes_after_the_restart() {
     let receiver = Receiver::start().await;
-    let dir = tempfile::tempdir().unwrap();
-    let port = crate::processes::free_port();
-    std::fs::write(
-        dir.path().join("stagedoor.toml"),
-        format!(
-            "listen = \"127.0.0.1:{port}\"\n{}\n[policy]\npath = \"policy.cedar\"\n",
-            hook(&receiver, "")
-        ),
-    )
-    .unwrap();
-    std::fs::write(dir.path().join("policy.cedar"), crate::site::POLICY).unwrap();
-    let command = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stagedoor"));
-        command.args(arguments).current_dir(dir.path()).env_clear().stderr(Stdio::null());
-        command
-    };
-    assert!(command(&["init"]).output().unwrap().status.success());
-    let scopes = "actor_tokens:issue,actor_tokens:assert_actor";
-    let made = command(&[
-        "client",
-        "create",
-        "--name",
-        "test",
-        "--scopes",
-        scopes,
-        "--may-assert",
-        "*",
-        "--audience",
-        crate::site::AUDIENCE,
-        "--json",
-    ])
-    .output()
-    .unwrap();
-    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-    let serve = || Process(command(&["serve"]).stdout(Stdio::null()).spawn().unwrap());
-    let api = crate::support::contract::Client::new(format!("http://127.0.0.1:{port}"))
-        .with_secret(text(&made, "client_secret"));
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let ready = || async {
-        let url = format!("http://127.0.0.1:{port}/readyz");
-        until("it is ready", || async { http.get(&url).send().await.is_ok_and(|r| r.status() == 200) }).await;
-    };
-
-    let process = serve();
-    ready().await;
+    let place = Place::new(&hook(&receiver, ""));
+    let secret = place.minter();
+    let process = place.serve();
+    let api = Client::new(process.url.clone()).with_secret(&secret);
     mint(&api).await;
     receiver.taken(1).await;
     receiver.always(Some(Answer::Status(500)));
@@ -377,9 +325,8 @@ async fn what_a_killed_process_did_not_deliver_comes_after_the_restart() {
     receiver.asked(2).await;
     drop(process);
     receiver.always(None);
-    let _process = serve();
-    ready().await;
-    mint(&api).await;
+    let process = place.serve();
+    mint(&Client::new(process.url.clone()).with_secret(&secret)).await;
     let taken = receiver.taken(5).await;
     let mut told = indexes(&taken);
     told.dedup();

@@ -59,6 +59,11 @@ async fn ready(config: Config) -> Result<(Running, DevClient), AppError> {
             config.listen
         )));
     }
+    if config.tls.is_some() {
+        return Err(AppError::Refused(
+            "`stagedoor dev` serves plain HTTP to this machine alone; leave TLS_CERT_FILE and TLS_KEY_FILE to `stagedoor serve`".into(),
+        ));
+    }
     let config = with_demo_parts(config)?;
     let mut setup = Setup::new(config);
     setup.dev = true;

@@ -43,6 +43,7 @@ pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
     destinations.extend(config.witnesses.iter().map(|witness| witness.url.clone()));
     destinations.extend(config.ticket.iter().map(|ticket| ticket.url.clone()));
     destinations.extend(config.webhooks.iter().map(|webhook| webhook.url.clone()));
+    destinations.extend(config.otlp.iter().map(|otlp| otlp.url.clone()));
     let ca_bundle_pem =
         match &config.outbound.ca_bundle {
             None => None,

@@ -13,10 +13,11 @@ use super::duration::duration;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::layers::{Field, Kind, SecretSource, Section, field};
+use super::otlp::{OTLP, otlp};
 use super::webhook::{WEBHOOK, webhooks};
 use super::{
     AnomalyConfig, Config, ConsoleConfig, DatabaseUrl, DirectoryConfig, GateConfig, IssuerConfig, KeySource,
-    LogFormat, OutboundConfig, PrivateHost, Secret, TicketConfig, WitnessConfig, is_loopback,
+    LogFormat, OutboundConfig, PrivateHost, Secret, TicketConfig, TlsConfig, WitnessConfig, is_loopback,
 };
 use crate::token::{Alg, Audience, Issuer, Scope};
 
@@ -58,6 +59,8 @@ const POLICY: &[Field] = &[field("path", Kind::Text)];
 /// Everything that may be set.
 pub(super) const TOP: &[Field] = &[
     field("listen", Kind::Text),
+    field("tls_cert_file", Kind::Text),
+    field("tls_key_file", Kind::Text),
     field("issuer", Kind::Text),
     field("database_url", Kind::Secret),
     field("database_owner_url", Kind::Secret),
@@ -81,6 +84,7 @@ pub(super) const TOP: &[Field] = &[
     field("witness_deadline", Kind::Text),
     field("client_rate", Kind::Integer),
     field("actor_rate", Kind::Integer),
+    field("otlp", Kind::Table(OTLP)),
     field("log_format", Kind::Text),
     field("log_level", Kind::Text),
     field("ca_bundle", Kind::Text),
@@ -107,7 +111,8 @@ pub(super) fn config(file: &str, text: &str, environment: &Environment) -> Resul
 fn assemble(top: &Section) -> Result<Config, ConfigError> {
     let listen = top.parsed("listen", socket)?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
     let outbound = outbound(top)?;
-    let issuer = own_issuer(top, listen, outbound.allow_http)?;
+    let tls = tls(top)?;
+    let issuer = own_issuer(top, listen, outbound.allow_http, tls.is_some())?;
     let data_dir = top.file_path("data_dir")?.unwrap_or_else(|| PathBuf::from("./.stagedoor"));
     let (database_url, database_owner_url) = databases(top, &data_dir)?;
     let issuers = issuers(top, outbound.allow_http)?;
@@ -125,6 +130,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
     let witnesses = witnesses(top, outbound.allow_http)?;
     Ok(Config {
         listen,
+        tls,
         issuer,
         database_url,
         database_owner_url,
@@ -152,6 +158,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         witness_deadline: top.parsed("witness_deadline", retention)?,
         client_rate: rate(top, "client_rate")?,
         actor_rate: rate(top, "actor_rate")?,
+        otlp: top.section("otlp").map(|s| otlp(s, outbound.allow_http)).transpose()?,
         log_format: top.parsed("log_format", log_format)?.unwrap_or_default(),
         log_level: top.text("log_level")?.map_or_else(|| "info".to_owned(), |t| t.value),
         outbound,
@@ -194,10 +201,25 @@ fn private_host(text: &str) -> Result<PrivateHost, String> {
     Ok(PrivateHost::Name(name))
 }
 
-fn own_issuer(top: &Section, listen: SocketAddr, allow_http: bool) -> Result<Option<Issuer>, ConfigError> {
-    let plain_is_fine = allow_http || is_loopback(listen.ip());
+/// Certificate and key, both or none.
+fn tls(top: &Section) -> Result<Option<TlsConfig>, ConfigError> {
+    match (top.file_path("tls_cert_file")?, top.file_path("tls_key_file")?) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key })),
+        (Some(_), None) => Err(top.missing("tls_key_file", "write where the certificate's key is, in PEM")),
+        (None, Some(_)) => Err(top.missing("tls_cert_file", "write where the key's certificate is, in PEM")),
+    }
+}
+
+fn own_issuer(
+    top: &Section,
+    listen: SocketAddr,
+    allow_http: bool,
+    tls: bool,
+) -> Result<Option<Issuer>, ConfigError> {
+    let plain_is_fine = !tls && (allow_http || is_loopback(listen.ip()));
     let Some(text) = top.text("issuer")? else {
-        if plain_is_fine {
+        if plain_is_fine || (tls && is_loopback(listen.ip())) {
             return Ok(None);
         }
         return Err(top.missing(
@@ -207,9 +229,9 @@ fn own_issuer(top: &Section, listen: SocketAddr, allow_http: bool) -> Result<Opt
     };
     let url = issuer_url(&text.value).map_err(|why| text.invalid(why))?;
     if url.scheme() == "http" && !plain_is_fine {
-        return Err(
-            text.invalid("must be https, since the listener is not loopback; or set allow_http = true")
-        );
+        return Err(text.invalid(
+            "must be https, since TLS is served or the listener is not loopback; or set allow_http = true",
+        ));
     }
     id(&text.value).map(Some).map_err(|why| text.invalid(why))
 }
@@ -236,8 +258,8 @@ fn issuer_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-pub(super) fn default_issuer(bound: SocketAddr) -> Result<Issuer, ConfigError> {
-    id(&format!("http://{bound}")).map_err(|why| ConfigError::invalid("`listen`", why))
+pub(super) fn default_issuer(scheme: &str, bound: SocketAddr) -> Result<Issuer, ConfigError> {
+    id(&format!("{scheme}://{bound}")).map_err(|why| ConfigError::invalid("`listen`", why))
 }
 
 /// Our own issuer, and those under it (profile `clerk`), may not be somebody else's: his keys would then

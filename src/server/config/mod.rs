@@ -10,6 +10,7 @@ mod duration;
 mod environment;
 mod error;
 mod layers;
+mod otlp;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -40,8 +41,11 @@ pub struct Config {
     /// `LISTEN`: where HTTP is served, an IP address and a port. Default `127.0.0.1:8080`; port 0 takes a free
     /// one. `dev` takes loopback only.
     pub listen: SocketAddr,
+    /// `TLS_CERT_FILE` (the chain, PEM) and `TLS_KEY_FILE` (PEM): TLS is served by ourselves, and files that
+    /// change are taken over. Both or none. Default none: plain HTTP, for loopback or a proxy in front.
+    pub tls: Option<TlsConfig>,
     /// `ISSUER`: `iss` of our tokens, byte for byte, without query, fragment or trailing slash. Default
-    /// `http://<listen>` ([`Config::issuer_for`]). `https`, unless `LISTEN` is loopback or `ALLOW_HTTP=true`.
+    /// `http://<listen>`, with TLS `https://<listen>` ([`Config::issuer_for`]). `https`, unless `LISTEN` is loopback or `ALLOW_HTTP=true`.
     pub issuer: Option<Issuer>,
     /// `DATABASE_URL` (or `_FILE`): `sqlite://PATH` or `postgres://…`, as the service role. Default
     /// `sqlite://<data_dir>/stagedoor.db`.
@@ -98,6 +102,8 @@ pub struct Config {
     pub client_rate: Option<NonZeroU32>,
     /// `ACTOR_RATE`: the same for one actor, by (`iss`, `sub`). Default none.
     pub actor_rate: Option<NonZeroU32>,
+    /// `[otlp]`: a collector that is sent traces and metrics. Default none.
+    pub otlp: Option<OtlpConfig>,
     /// `LOG_FORMAT`: `auto` (default: human on a terminal, else JSON), `human` or `json`.
     pub log_format: LogFormat,
     /// `LOG_LEVEL`: `info` (default), or a filter such as `warn,stagedoor=debug`.
@@ -261,6 +267,28 @@ pub enum WebhookPersonal {
     All,
 }
 
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// `TLS_CERT_FILE`: PEM, the server's certificate first, then those that lead to its authority.
+    pub certificate: PathBuf,
+    /// `TLS_KEY_FILE`: PEM, not encrypted.
+    pub key: PathBuf,
+}
+
+/// A collector that speaks OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpConfig {
+    /// `url`: its address; `/v1/traces` and `/v1/metrics` are added. Required.
+    pub url: String,
+    /// `authorization` or `authorization_file`: the whole header, such as `Bearer …`. Default none.
+    pub authorization: Option<Secret>,
+    /// `sample_percent`: of how many traces in a hundred spans are kept, 1 to 100. Default 100.
+    pub sample_percent: u32,
+    /// `interval_seconds`: how often metrics are sent, 1 to 3600. Default 60.
+    pub interval_seconds: u32,
+}
+
 /// When an actor is unusual; an entry, a webhook and a metric say so, and the policy may refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnomalyConfig {
@@ -356,17 +384,23 @@ impl Config {
         build::config(file, text, environment)
     }
 
-    /// Our `iss`, now that the listener's address is known: `ISSUER`, or `http://<bound>`.
+    /// Our `iss`, now that the listener's address is known: `ISSUER`, or the address itself.
     ///
     /// # Errors
     /// It is also configured as somebody else's.
     pub fn issuer_for(&self, bound: SocketAddr) -> Result<Issuer, ConfigError> {
         let ours = match &self.issuer {
             Some(issuer) => issuer.clone(),
-            None => build::default_issuer(bound)?,
+            None => build::default_issuer(self.scheme(), bound)?,
         };
         build::refuse_ourselves(&ours, &self.issuers)?;
         Ok(ours)
+    }
+
+    /// What the main listener speaks: `https` or `http`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Whether the default key file and the embedded database stand in one directory, where one theft takes

@@ -15,6 +15,8 @@ use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
 use super::{Endpoint, Exposure, ROUTES};
 use crate::server::service::Service;
+use crate::server::telemetry;
+use crate::server::telemetry::trace::{self, TraceContext};
 use crate::token::RequestId;
 
 /// The header that names a request in answers.
@@ -53,8 +55,7 @@ pub async fn edge(
     request.extensions_mut().insert(arrival.clone());
     let (accept, method) = (request.headers().get(header::ACCEPT).cloned(), request.method().clone());
     let started = service.clock.monotonic();
-    let span =
-        tracing::info_span!("request", id = %arrival.id, method = %method, route = tracing::field::Empty);
+    let (span, context) = begin(&service, &request, &arrival, &method);
 
     let refused = host_refused(&service, &request);
     let preflight = method == Method::OPTIONS && public(request.path(), &method);
@@ -69,7 +70,7 @@ pub async fn edge(
                 .finish(),
         )
     } else {
-        match next.call(request).instrument(span.clone()).await {
+        match trace::within(context, next.call(request).instrument(span.clone())).await {
             Ok(response) => response.map_into_boxed_body(),
             // Only the framework's own rejections come this way; ours are answers.
             Err(error) => return Err(error),
@@ -87,6 +88,36 @@ pub async fn edge(
         service.clock.monotonic().saturating_sub(started),
     );
     Ok(response)
+}
+
+/// The request's span: a part of its caller's trace where `traceparent` names one, else of one of its own.
+fn begin(
+    service: &Service,
+    request: &ServiceRequest,
+    arrival: &Arrival,
+    method: &Method,
+) -> (tracing::Span, TraceContext) {
+    use tracing::field::Empty;
+    let span = tracing::info_span!(
+        "request",
+        id = %arrival.id,
+        method = %method,
+        route = Empty,
+        status = Empty,
+        trace_id = Empty,
+        span_id = Empty
+    );
+    let mut named = request.headers().get_all(trace::TRACEPARENT);
+    let parent = named.next().and_then(|text| TraceContext::parse(text.to_str().ok()?));
+    // two of them name no trace
+    let parent = parent.filter(|_| named.next().is_none());
+    let ours = telemetry::join(&span, parent).unwrap_or_else(|| match parent {
+        Some(parent) => parent.child(&*service.entropy),
+        None => TraceContext::root(&*service.entropy),
+    });
+    span.record("trace_id", tracing::field::display(ours.trace()));
+    span.record("span_id", tracing::field::display(ours.span()));
+    (span, ours)
 }
 
 /// Renders a problem, then the headers that every answer carries.
@@ -181,13 +212,14 @@ fn observe(
     status: StatusCode,
     took: Duration,
 ) {
+    span.record("status", status.as_u16());
     service.metrics.request(method.as_str(), route, status.as_u16(), took);
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     span.in_scope(|| {
         if status.is_server_error() {
-            tracing::warn!(status = status.as_u16(), duration_us = micros, "answered");
+            tracing::warn!(duration_us = micros, "answered");
         } else {
-            tracing::debug!(status = status.as_u16(), duration_us = micros, "answered");
+            tracing::debug!(duration_us = micros, "answered");
         }
     });
 }

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tracing::Instrument as _;
 
 pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
 pub use handoff::{CodeChallenge, Handed, Handoff};
@@ -209,6 +210,16 @@ impl IssueDesk {
 
     /// As [`Self::decide`], with what is known of the actor.
     async fn decide_with_facts(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        now: DateTime<Utc>,
+        event: &mut Event,
+    ) -> Result<(Decided, ActorFacts), Denial> {
+        self.ask_everybody(caller, ask, now, event).instrument(tracing::debug_span!("decide")).await
+    }
+
+    async fn ask_everybody(
         &self,
         caller: &Caller<'_>,
         ask: &Ask,

@@ -55,11 +55,16 @@ pub(super) struct Published {
 pub(super) struct Counters {
     pub commits: AtomicU64,
     pub records: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 impl Counters {
     pub fn read(&self) -> Stats {
-        Stats { commits: self.commits.load(Ordering::Relaxed), records: self.records.load(Ordering::Relaxed) }
+        Stats {
+            commits: self.commits.load(Ordering::Relaxed),
+            records: self.records.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 }
 

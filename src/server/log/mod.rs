@@ -30,11 +30,13 @@ pub mod witness;
 pub mod witnessing;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 pub use checkpoint::{Checkpoint, CheckpointSigner};
 pub use read::{
@@ -207,6 +209,8 @@ pub struct Stats {
     pub commits: u64,
     /// Entries recorded.
     pub records: u64,
+    /// Attempts that could not be recorded, for whatever reason but their own.
+    pub refused: u64,
 }
 
 /// The issuance log of one process. Cheap to clone.
@@ -346,12 +350,21 @@ impl Log {
     }
 
     async fn enqueue(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
+        let recorded = self.queue_and_wait(record, surgery).await;
+        if !matches!(recorded, Ok(_) | Err(LogError::NotYet { .. } | LogError::Unrecordable(_))) {
+            self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        recorded
+    }
+
+    async fn queue_and_wait(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
         let (answer, answered) = oneshot::channel();
         self.0.queue.try_send(Queued { record, surgery, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LogError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;
-        answered.await.unwrap_or_else(|_| Err(self.stopped()))
+        let waiting = tracing::debug_span!("record");
+        answered.instrument(waiting).await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     fn stopped(&self) -> LogError {

@@ -12,6 +12,9 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, 
 use reqwest::header::{HeaderName, HeaderValue, RETRY_AFTER};
 pub use reqwest::{Method, Url};
 
+use tracing::Instrument as _;
+
+use super::telemetry::trace;
 use address::AddressRules;
 use resolver::FilteringResolver;
 
@@ -160,9 +163,16 @@ impl Call {
     ///
     /// # Errors
     /// [`OutboundError::BadHeader`] when the secret has characters a header cannot carry.
-    pub fn bearer(mut self, secret: &str) -> Result<Self, OutboundError> {
-        let text = zeroize::Zeroizing::new(format!("Bearer {secret}"));
-        let mut value = HeaderValue::from_str(&text).map_err(|_| OutboundError::BadHeader)?;
+    pub fn bearer(self, secret: &str) -> Result<Self, OutboundError> {
+        self.authorization(&zeroize::Zeroizing::new(format!("Bearer {secret}")))
+    }
+
+    /// Adds `Authorization` as given, marked so that nothing prints it.
+    ///
+    /// # Errors
+    /// [`OutboundError::BadHeader`] when it has characters a header cannot carry.
+    pub fn authorization(mut self, credentials: &str) -> Result<Self, OutboundError> {
+        let mut value = HeaderValue::from_str(credentials).map_err(|_| OutboundError::BadHeader)?;
         value.set_sensitive(true);
         self.headers.push((AUTHORIZATION, value));
         Ok(self)
@@ -276,7 +286,9 @@ impl Outbound {
     pub async fn send(&self, call: Call) -> Result<Answer, OutboundError> {
         self.check(&call.url)?;
         let host = host_of(&call.url);
-        match tokio::time::timeout(TOTAL_TIMEOUT, self.exchange(call, &host)).await {
+        let span = tracing::debug_span!("call", host, method = %call.method);
+        let exchange = self.exchange(call, &host).instrument(span);
+        match tokio::time::timeout(TOTAL_TIMEOUT, exchange).await {
             Ok(result) => result,
             Err(_elapsed) => Err(OutboundError::Timeout { host }),
         }
@@ -284,6 +296,10 @@ impl Outbound {
 
     async fn exchange(&self, call: Call, host: &str) -> Result<Answer, OutboundError> {
         let mut headers: HeaderMap = call.headers.into_iter().collect();
+        // whoever is asked on behalf of a request sees which trace it belongs to, and nothing else of it
+        if let Some(parent) = trace::current().and_then(|span| HeaderValue::try_from(span.to_string()).ok()) {
+            headers.insert(trace::TRACEPARENT, parent);
+        }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut request = self.client.request(call.method, call.url).headers(headers);
         if let Some(body) = call.body {

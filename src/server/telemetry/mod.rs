@@ -1,12 +1,22 @@
-//! The process's log lines, on standard error: standard output is for `listening on …` and answers.
+//! What the process says of itself: log lines on standard error, the trace a request belongs to, OTLP.
+//!
+//! Standard output is for `listening on …` and answers.
+
+#[cfg(feature = "otel")]
+mod openmetrics;
+#[cfg(feature = "otel")]
+pub mod otlp;
+pub mod trace;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::config::{Config, ConfigError, LogFormat};
+use trace::TraceContext;
 
 /// Starts logging as configured. A second call in one process changes nothing.
 ///
@@ -19,18 +29,34 @@ pub fn init(config: &Config) -> Result<(), ConfigError> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let started = if human {
-        registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
+    let lines = if human {
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
     } else {
-        registry
-            .with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false))
-            .try_init()
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     };
+    let registry = tracing_subscriber::registry();
+    // What lines leave out is no reason for a trace to leave it out: each layer has a filter of its own.
+    #[cfg(feature = "otel")]
+    let started =
+        registry.with(lines.with_filter(filter)).with(config.otlp.as_ref().map(otlp::layer)).try_init();
+    #[cfg(not(feature = "otel"))]
+    let started = registry.with(lines.with_filter(filter)).try_init();
     // The only error is that somebody else's subscriber is there, as in tests: that one stays.
     drop(started);
     Ok(())
+}
+
+/// Makes a request's span part of its caller's trace, where traces are exported; the ids it then has.
+#[must_use]
+pub fn join(span: &tracing::Span, parent: Option<TraceContext>) -> Option<TraceContext> {
+    #[cfg(feature = "otel")]
+    return otlp::join(span, parent);
+    #[cfg(not(feature = "otel"))]
+    {
+        let _ = (span, parent);
+        None
+    }
 }
 
 fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
