@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use stagedoor::server::log::epoch::{self, EpochReason};
 use stagedoor::server::log::{
-    Beginning, CodeRow, Condition, Effect, Event, EventType, GrantRow, Hold, KeyRow, Log, LogError, Record,
-    Recorded, RedeemRow, Revoke, Selector, Tag,
+    Beginning, CheckpointSigner, CodeRow, Condition, Effect, Event, EventType, GrantRow, Hold, KeyRow, Log,
+    LogError, LogOptions, Record, Recorded, RedeemRow, Revoke, Selector, Tag,
 };
 use stagedoor::server::revoke::RevocationState;
+use stagedoor::server::store::Db;
 use stagedoor::token::{Act, Clock as _, GrantId};
 
-use crate::harness::{Bench, both};
+use crate::harness::{Bench, HOST, SEED, both};
 
 fn tag(text: &str) -> Tag {
     Tag(text.into())
@@ -134,6 +137,32 @@ both! {
         assert!(is_live(&log, &as_target).await && is_live(&log, &namesake).await);
         assert_eq!(revoke(&log, revoking(Selector::Subject("admin_7".parse().unwrap()))).await.matched, 1);
         assert!(!is_live(&log, &as_target).await && is_live(&log, &namesake).await);
+    }
+}
+
+both! {
+    async fn a_revocation_by_person_reaches_over_a_new_epoch_and_counts_nothing_between(bench) {
+        // between the positions of two epochs lie 2^28 buckets: listing them stopped everything for minutes
+        let log = bench.log().await;
+        minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        log.close().await;
+        bench.clock.advance(Duration::from_secs(1));
+        let next = || CheckpointSigner::from_seed(&SEED, HOST, 2).unwrap();
+        let options = LogOptions { compare_database_clock: false, ..LogOptions::default() };
+        let (clock, entropy) = (bench.clock.clone(), Arc::clone(&bench.entropy));
+        let (db, why, twice) = (Db::connect(&bench.service_url).await.unwrap(), EpochReason::Restored, options.clone());
+        epoch::begin(db.clone(), next(), clock.clone(), Arc::clone(&entropy), twice, why, None).await.unwrap();
+        let log = Log::open(db, next(), clock, entropy, options).await.unwrap();
+        minted(&log, mint(&bench, "admin_7", "user_2")).await;
+        minted(&log, mint(&bench, "admin_8", "user_2")).await;
+        let act = Act { sub: "admin_7".parse().unwrap(), iss: None, act: None };
+        assert_eq!(log.targets_since(&act, bench.clock.now() - TimeDelta::hours(1)).await.unwrap(), 2);
+        let mut counted = mint(&bench, "admin_7", "user_3");
+        counted.conditions.push(Condition::TargetsBelow { actor: act, subject: "user_3".parse().unwrap(), max: 2 });
+        assert!(log.record(counted).await.unwrap().failed.is_some(), "both epochs' targets count");
+        let by_actor = revoke(&log, revoking(actor("admin_7", None))).await;
+        assert_eq!(by_actor.matched, 2);
+        log.close().await;
     }
 }
 

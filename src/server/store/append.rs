@@ -293,6 +293,30 @@ impl Tx<'_> {
         })?)
     }
 
+    /// The buckets that hold anything from global position `low` to `high`. Between epochs lie millions of empty
+    /// ones, which nobody may ever list.
+    pub(super) async fn buckets(&mut self, low: i64, high: i64) -> Result<Vec<i64>, StoreError> {
+        let mut out = Vec::new();
+        let mut from = low;
+        while from <= high {
+            let next = from - from % EPOCH_SPAN + EPOCH_SPAN;
+            let end: Option<i64> = if high < next {
+                Some(high + 1)
+            } else {
+                on_tx!(self, (conn) => {
+                    sqlx::query_scalar("SELECT MAX(size) FROM audit_head WHERE size > $1 AND size <= $2")
+                        .bind(from)
+                        .bind(next)
+                        .fetch_one(conn)
+                        .await
+                })?
+            };
+            out.extend(end.into_iter().flat_map(|end| from >> BUCKET_BITS..=(end - 1) >> BUCKET_BITS));
+            from = next;
+        }
+        Ok(out)
+    }
+
     /// The different (actor, issuer, target) of grants to `actors` from global position `low` on.
     ///
     /// # Errors
@@ -303,7 +327,7 @@ impl Tx<'_> {
         low: i64,
         high: i64,
     ) -> Result<Vec<(String, Option<String>, Option<String>)>, StoreError> {
-        let buckets: Vec<i64> = (low >> BUCKET_BITS..=high >> BUCKET_BITS).collect();
+        let buckets = self.buckets(low, high).await?;
         let (buckets_in, actors_in) = (self.in_number_list(1), self.in_text_list(2));
         let sql = format!(
             "SELECT DISTINCT p.actor, p.actor_iss, p.subject FROM audit_private p \

@@ -472,8 +472,8 @@ pub async fn targets(
     actor: &str,
     low: i64,
 ) -> Result<Vec<(Option<String>, Option<String>)>, StoreError> {
-    let Some(newest) = newest_head(db).await? else { return Ok(Vec::new()) };
-    let buckets: Vec<i64> = (low >> BUCKET_BITS..=newest.size >> BUCKET_BITS).collect();
+    let windows = windows(db, low, i64::MAX).await?;
+    let buckets: Vec<i64> = windows.into_iter().flat_map(|(first, last)| first..=last).collect();
     let sql = format!(
         "SELECT DISTINCT p.actor_iss, p.subject FROM audit_private p \
          JOIN audit_index i ON i.idx = p.idx AND i.typ = 'issue' AND i.decision = 'granted' \

@@ -431,7 +431,7 @@ impl Tx<'_> {
             sqlx::query_scalar("SELECT COALESCE(MAX(idx), 0) FROM actor_grant").fetch_one(conn).await
         })?;
         let Some(low) = low else { return Ok("[]".into()) };
-        Ok(json(&((low >> 12)..=(high >> 12)).collect::<Vec<i64>>()))
+        Ok(json(&self.buckets(low, high).await?))
     }
 
     /// Ends what `base` finds and everything delegated from it. `base` uses `$4`–`$7`, and `BUCKETS` for `$8`.
