@@ -1,14 +1,18 @@
 //! Recording: what is answered is durable, in order, provable, and nobody hurts his neighbours.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use stagedoor::server::log::proof;
-use stagedoor::server::log::{Checkpoint, Condition, Event, EventType, Fatal, LogError, LogOptions, Record};
+use stagedoor::server::log::epoch::{self, EpochReason};
+use stagedoor::server::log::{
+    Checkpoint, CheckpointSigner, Condition, Event, EventType, Fatal, Log, LogError, LogOptions, OpenError,
+    Record, proof,
+};
 use stagedoor::server::store::Db;
 use stagedoor::token::Clock as _;
 
-use crate::harness::{Bench, both, issue};
+use crate::harness::{Bench, HOST, SEED, both, issue};
 
 async fn bodies(db: &Db) -> Vec<(i64, Vec<u8>)> {
     let sql = "SELECT idx, body FROM audit_entry ORDER BY idx";
@@ -100,7 +104,6 @@ both! {
 
 both! {
     async fn sixty_four_callers_share_commits(bench) {
-        // invariant 16, the part that no machine's speed decides; the ratios are `cargo bench --bench log`
         let log = bench.log().await;
         let mut tasks = Vec::new();
         for caller in 0..64 {
@@ -267,4 +270,17 @@ async fn an_older_file_under_a_running_service_stops_it() {
     );
     assert_eq!(log.fatal().await, Fatal::Rollback { database: 3, seen: 5 });
     assert!(matches!(log.record(bench.grant("a", "u")).await, Err(LogError::Stopped(_))));
+    log.close().await;
+    // whoever starts it again knows nothing of what was seen, and is told
+    let db = Db::connect(&bench.service_url).await.unwrap();
+    let options = LogOptions::default();
+    let again = bench.open(db.clone(), options.clone()).await;
+    assert!(matches!(&again, Err(OpenError::Halted(why)) if why.contains("ROLLBACK")), "{again:?}");
+    let next = || CheckpointSigner::from_seed(&SEED, HOST, 2).unwrap();
+    let (clock, entropy) = (bench.clock.clone(), Arc::clone(&bench.entropy));
+    let (why, twice) = (EpochReason::Restored, options.clone());
+    epoch::begin(db.clone(), next(), clock.clone(), Arc::clone(&entropy), twice, why, None).await.unwrap();
+    let log = Log::open(db, next(), clock, entropy, options).await.expect("a new epoch is free of it");
+    assert_eq!(log.record(bench.grant("a", "u")).await.unwrap().epoch, 2);
+    log.close().await;
 }

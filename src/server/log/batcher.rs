@@ -15,6 +15,7 @@ use super::changes;
 use super::checkpoint::CheckpointSigner;
 use super::clock_guard::{ClockGuard, Verdict, micros};
 use super::conditions;
+use super::halt;
 use super::head::{Head, locate, position};
 use super::proof;
 use super::record::{Condition, Decision, Effect, Event, EventType, GrantRow, Record};
@@ -143,6 +144,7 @@ impl Batcher {
             last_append = self.clock.monotonic();
             if let Err(Failure::Fatal(fatal)) = recorded {
                 tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process wrote");
+                halt::mark(&self.db, self.floor.epoch, &fatal).await;
                 self.fatal.send_replace(Some(fatal.clone()));
                 self.queue.close();
                 while let Ok(queued) = self.queue.try_recv() {

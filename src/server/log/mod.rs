@@ -12,6 +12,7 @@ mod conditions;
 pub mod epoch;
 pub mod erase;
 pub mod export;
+mod halt;
 
 pub mod head;
 pub mod note;
@@ -243,6 +244,12 @@ pub enum OpenError {
     /// The newest entries do not verify.
     #[error("the issuance log does not verify: {0}")]
     Damaged(verify::Finding),
+    /// A process saw entries committed that are no longer there, here or in another replica.
+    #[error(
+        "the issuance log was stopped and stays so ({0}); nobody may continue it: find the database that has \
+         every entry, or begin a new epoch with `stagedoor audit epoch`"
+    )]
+    Halted(String),
     /// The signer is for another epoch than the database is in.
     #[error("the log is in epoch {database}, the signer is for epoch {signer}")]
     Epoch {
@@ -282,6 +289,9 @@ impl Log {
             Some(head) => head,
             None => Head::empty(signer.epoch()),
         };
+        if let Some(why) = halt::marked(&db, head.epoch).await? {
+            return Err(OpenError::Halted(why));
+        }
         if let Some(finding) = verify::tail(&db, &head, verify::STARTUP_ENTRIES).await? {
             return Err(OpenError::Damaged(finding));
         }
