@@ -333,7 +333,13 @@ pub(super) fn denied(denial: Denial) -> Problem {
 pub(super) fn not_answered(error: IssueError) -> Problem {
     match error {
         IssueError::Log(error) => log_unavailable(error),
-        IssueError::NoKey(_) | IssueError::NoClerkKey | IssueError::Sign(_) => Problem::internal(&error),
+        // of a keyring that was read, only a clock that was set leaves nothing that signs
+        IssueError::NoKey(_) => {
+            tracing::error!(error = %super::problem::chain(&error), "nothing signs tokens");
+            let detail = "No key signs tokens at the moment, so nothing was issued. Try again shortly.";
+            Problem::new(Code::AuthorityUnavailable, detail).retry_after(10)
+        }
+        IssueError::NoClerkKey | IssueError::Sign(_) => Problem::internal(&error),
     }
 }
 
