@@ -5,7 +5,7 @@ mod parts;
 mod witness;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
+use chrono::TimeDelta;
 use tokio::task::JoinHandle;
 
 pub use dev::{dev, dev_once};
@@ -51,6 +52,8 @@ const LOOK_AT_ISSUERS_EVERY: Duration = Duration::from_secs(2);
 const LOOK_AT_POLICY_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the certificate was renewed.
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether a key has signed for long enough.
+const LOOK_AT_KEYS_EVERY: Duration = Duration::from_mins(1);
 /// How often refused noise is summed into the log.
 const NOISE_EVERY: Duration = Duration::from_mins(1);
 
@@ -155,7 +158,7 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
         service: service.clone(),
         handles: Vec::new(),
         servers: Vec::new(),
-        background: background(&service, config.policy_path.clone()),
+        background: background(&service, config),
         #[cfg(feature = "otel")]
         exporting: export(config, &service)?,
         delivering: tokio::spawn({
@@ -391,7 +394,8 @@ fn export(config: &Config, service: &Data<Service>) -> Result<Option<Exporting>,
 }
 
 /// What runs beside the requests.
-fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandle<()>> {
+fn background(service: &Data<Service>, config: &Config) -> Vec<JoinHandle<()>> {
+    let (policy, max_age, aging) = (config.policy_path.clone(), config.key_max_age, service.clone());
     let (noise, clients, keys, issuers) =
         (service.clone(), service.clone(), service.clone(), service.clone());
     let (rules, outward, uses) = (service.clone(), service.clone(), service.clone());
@@ -432,6 +436,13 @@ fn background(service: &Data<Service>, policy: Option<PathBuf>) -> Vec<JoinHandl
             loop {
                 publish(&outward, &mut said).await;
                 tokio::time::sleep(witnessing::EVERY).await;
+            }
+        }),
+        tokio::spawn(async move {
+            let Some(max_age) = max_age else { return };
+            loop {
+                rotate_keys(&aging, max_age).await;
+                tokio::time::sleep(LOOK_AT_KEYS_EVERY).await;
             }
         }),
         tokio::spawn(async move { clients.clients.follow(&clients.db).await }),
@@ -487,6 +498,23 @@ async fn follow_certificate(tls: Arc<Tls>) {
                 );
                 said = Some(error.to_string());
             }
+        }
+    }
+}
+
+/// Publishes the next key where one has signed for `max_age`, and records that it did. Whatever fails is tried
+/// again: the old key goes on.
+async fn rotate_keys(service: &Service, max_age: TimeDelta) {
+    let made = service.keyring.rotate_aged(&service.db, max_age, &*service.entropy).await;
+    let made = made.unwrap_or_else(|error| {
+        tracing::error!(error = %http::problem::chain(&error), "a key that has signed for long could not be rotated");
+        Vec::new()
+    });
+    for key in made {
+        tracing::info!(key.id = %key.kid, purpose = %key.purpose, "the next key is published and signs in ten minutes");
+        let record = Record::of(Event::key(&key.kid, "rotate", &key.purpose.to_string())).from_the_reserve();
+        if let Err(error) = service.log.record(record).await {
+            tracing::error!(%error, "the rotation of a key could not be recorded");
         }
     }
 }

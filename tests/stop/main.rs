@@ -12,4 +12,5 @@ mod handing;
 mod ordering;
 mod retrying;
 mod revoking;
+mod rotating;
 mod site;

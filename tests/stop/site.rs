@@ -133,6 +133,32 @@ impl Site {
         self.database.as_ref().map_or(self.config.database_url.expose(), |made| &made.owner_url)
     }
 
+    /// Whether several servers may run over the database.
+    pub const fn has_replicas(&self) -> bool {
+        self.database.is_some()
+    }
+
+    /// Other keys, made so long ago, in place of those there are.
+    pub async fn age_keys(&self, age: chrono::TimeDelta) {
+        use sqlx::{Connection as _, Executor as _};
+        let sql = "DELETE FROM signing_key WHERE purpose <> 'log'";
+        let deleted = match &self.database {
+            Some(made) => {
+                let mut owner = sqlx::PgConnection::connect(&made.super_url).await.unwrap();
+                owner.execute(sql).await.unwrap().rows_affected()
+            }
+            None => {
+                let mut owner =
+                    sqlx::SqliteConnection::connect(self.config.database_url.expose()).await.unwrap();
+                owner.execute(sql).await.unwrap().rows_affected()
+            }
+        };
+        assert_eq!(deleted, 2, "tokens and feed");
+        let (db, then) = (self.db().await, SystemClock::default().now() - age);
+        keyring::make_initial(&db, &self.master, Alg::Es256, then, &SystemEntropy).await.unwrap();
+        db.close().await;
+    }
+
     /// The database, as the service's role.
     pub async fn db(&self) -> Db {
         Db::connect(self.config.database_url.expose()).await.unwrap()

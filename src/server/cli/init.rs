@@ -10,6 +10,7 @@ use super::{CliError, Outcome, output};
 use crate::server::app::DEV_STAMP;
 use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo};
+use crate::server::log::Event;
 use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::server::store::{Db, StoreError, check_migrated, migrate};
 use crate::token::{Clock as _, SystemClock, SystemEntropy};
@@ -50,7 +51,7 @@ pub async fn run(config: &Config, json: bool) -> Outcome {
     }
     let (master, made_key) = master_key(&config.master_key)?;
     let keys = keyring::make_initial(&db, &master, config.signing_alg, now, &SystemEntropy).await?;
-    let entries = keys.iter().map(|k| super::record::key(&k.kid, "create", &k.purpose.to_string()));
+    let entries = keys.iter().map(|k| Event::key(&k.kid, "create", &k.purpose.to_string()));
     super::record::record(config, &db, &master, entries.collect()).await?;
     db.close().await;
     report(config, json, "made", &keys, made_key)

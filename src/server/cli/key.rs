@@ -113,7 +113,7 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
 }
 
 fn entry(key: &KeyInfo, change: &str) -> Event {
-    super::record::key(&key.kid, change, &key.purpose.to_string())
+    Event::key(&key.kid, change, &key.purpose.to_string())
 }
 
 fn print_keys(keys: &[(&str, &KeyInfo)], now: DateTime<Utc>, json: bool) -> Result<(), CliError> {

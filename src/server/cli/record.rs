@@ -13,21 +13,13 @@ use crate::server::log::{
 };
 use crate::server::master_key::MasterKey;
 use crate::server::store::Db;
-use crate::token::{ClientId, Clock, Kid, SystemClock, SystemEntropy};
+use crate::token::{ClientId, Clock, SystemClock, SystemEntropy};
 
 /// A change of a client.
 pub fn client(id: &ClientId, change: &str, version: i64) -> Event {
     let mut event = Event::new(EventType::Config);
     event.client = Some(id.clone());
     event.detail = Some(detail(&[("change", change.into()), ("version", version.into())]));
-    event
-}
-
-/// A change of a key.
-pub fn key(kid: &Kid, change: &str, purpose: &str) -> Event {
-    let mut event = Event::new(EventType::Key);
-    event.kid = Some(kid.clone());
-    event.detail = Some(detail(&[("change", change.into()), ("purpose", purpose.into())]));
     event
 }
 

@@ -82,6 +82,7 @@ pub(super) const TOP: &[Field] = &[
     field("witnesses", Kind::Tables(WITNESS)),
     field("witnesses_required", Kind::Integer),
     field("witness_deadline", Kind::Text),
+    field("key_max_age", Kind::Text),
     field("client_rate", Kind::Integer),
     field("actor_rate", Kind::Integer),
     field("otlp", Kind::Table(OTLP)),
@@ -156,6 +157,10 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         witnesses_required: witnesses_required(top, witnesses.len())?,
         witnesses,
         witness_deadline: top.parsed("witness_deadline", retention)?,
+        key_max_age: match top.text("key_max_age")? {
+            Some(text) if text.value == "never" => None,
+            _ => Some(top.parsed("key_max_age", key_max_age)?.unwrap_or(TimeDelta::days(60))),
+        },
         client_rate: rate(top, "client_rate")?,
         actor_rate: rate(top, "actor_rate")?,
         otlp: top.section("otlp").map(|s| otlp(s, outbound.allow_http)).transpose()?,
@@ -168,6 +173,12 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
 fn retention(text: &str) -> Result<TimeDelta, String> {
     let wrong = || "is no length of time; write a number and a unit, as 365d".to_owned();
     duration(text).ok().and_then(|length| TimeDelta::from_std(length).ok()).ok_or_else(wrong)
+}
+
+fn key_max_age(text: &str) -> Result<TimeDelta, String> {
+    retention(text).ok().filter(|age| *age >= TimeDelta::hours(2)).ok_or_else(|| {
+        "must be two hours or more, as 60d; or never: then keys are rotated by command only".to_owned()
+    })
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

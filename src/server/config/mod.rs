@@ -97,6 +97,9 @@ pub struct Config {
     /// `WITNESS_DEADLINE`: `/readyz` says no while an entry has waited so long for enough witnesses, as `10m`.
     /// Default none: a metric and an alert.
     pub witness_deadline: Option<TimeDelta>,
+    /// `KEY_MAX_AGE`: how long a key signs tokens or the feed before the next one is published, which takes over
+    /// ten minutes later, as `60d` (default); `never`: by `stagedoor key rotate` only.
+    pub key_max_age: Option<TimeDelta>,
     /// `CLIENT_RATE`: attempts to mint that one client may make in a minute, in each process; more are told to
     /// wait (429) and not evaluated. Default none: no limit.
     pub client_rate: Option<NonZeroU32>,

@@ -20,6 +20,7 @@ fn nothing_set_gives_the_contracts_defaults() {
     assert!(config.trusted_proxies.is_empty() && config.metrics_listen.is_none() && config.console.is_none());
     assert!(!config.outbound.allow_http && config.log_max_bytes.is_none());
     assert_eq!((config.actor_retention.num_days(), config.witnesses_required), (365, 0));
+    assert_eq!(config.key_max_age.unwrap().num_days(), 60);
     assert!(config.key_beside_database());
 }
 
@@ -37,6 +38,7 @@ fn every_table_of_the_contract_is_read() {
         signing_alg = "EdDSA"
         log_max_bytes = 10_000_000_000
         actor_retention = "730d"
+        key_max_age = "never"
         witnesses_required = 1
         witness_deadline = "10m"
         ca_bundle = "/etc/ca.pem"
@@ -93,6 +95,7 @@ fn every_table_of_the_contract_is_read() {
         (config.actor_retention.num_days(), config.witness_deadline.unwrap().num_seconds()),
         (730, 600)
     );
+    assert!(config.key_max_age.is_none());
     assert_eq!(
         (config.witnesses_required, config.witnesses[1].url.as_str()),
         (1, "https://witness.example.org")
@@ -204,6 +207,7 @@ fn what_is_wrong_is_said_in_one_sentence_with_what_to_do() {
         ),
         (issuer("jwks_file = \"a\"\n[console]\nissuer = \"https://b\""), "is not one of [[issuers]]"),
         ("actor_retention = \"1 year\"".into(), "is no length of time; write a number and a unit"),
+        ("key_max_age = \"10m\"".into(), "must be two hours or more, as 60d; or never"),
         ("[[witnesses]]\nvkey = \"a\"".into(), "`witnesses[0].url` is missing"),
         ("[[witnesses]]\nurl = \"http://w.example\"\nvkey = \"a\"".into(), "must be https"),
         ("witnesses_required = 2".into(), "is more than the 0 that are configured"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use zeroize::Zeroizing;
 
 use super::row::{self, KeyInfo};
@@ -12,7 +12,7 @@ use super::{KeyPurpose, KeyState, KeyringError};
 use crate::server::clients::{CONFIG_VERSION, FOLLOW_EVERY, READ_ANYWAY_AFTER};
 use crate::server::master_key::MasterKey;
 use crate::server::store::{Db, StoreError};
-use crate::token::{Alg, ClientId, Clock, KeySet, Kid, LocalSigner, Signer};
+use crate::token::{Alg, ClientId, Clock, Entropy, KeySet, Kid, LocalSigner, Signer};
 
 /// What the probe signs: no JWS begins like this, so the signature is good for nothing else.
 const PROBE: &[u8] = b"\0stagedoor start-up probe";
@@ -160,6 +160,19 @@ impl Keyring {
     #[must_use]
     pub fn ignored_rows(&self) -> u64 {
         self.ignored.load(Ordering::Relaxed)
+    }
+
+    /// Rotates the keys that have signed for `max_age`; what it made (see [`super::rotate_aged`]).
+    ///
+    /// # Errors
+    /// A key could not be made, or the database.
+    pub async fn rotate_aged(
+        &self,
+        db: &Db,
+        max_age: TimeDelta,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<KeyInfo>, KeyringError> {
+        super::rotate_aged(db, &self.master, max_age, self.clock.now(), entropy).await
     }
 
     /// Reads the keys again if something changed; says whether it did.

@@ -1,6 +1,6 @@
 //! Making, rotating, retiring and re-sealing keys: what the command line does.
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use zeroize::Zeroizing;
 
 use super::import::read_private_key;
@@ -65,12 +65,58 @@ pub async fn rotate(
     now: DateTime<Utc>,
     entropy: &dyn Entropy,
 ) -> Result<KeyInfo, KeyringError> {
-    let keys = opened(db, master).await?;
-    let start = now + Duration::seconds(PUBLISHED_BEFORE_SECONDS);
+    let start = now + TimeDelta::seconds(PUBLISHED_BEFORE_SECONDS);
+    rotate_at(db, master, purpose, alg, start, now, entropy).await
+}
+
+/// As [`rotate`], with another moment at which the new key takes over: verifiers that may keep a key set for
+/// longer than until then do not know it in time.
+///
+/// # Errors
+/// As [`rotate`].
+pub async fn rotate_at(
+    db: &Db,
+    master: &MasterKey,
+    purpose: KeyPurpose,
+    alg: Option<Alg>,
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+    entropy: &dyn Entropy,
+) -> Result<KeyInfo, KeyringError> {
+    let (version, keys) = opened_at(db, master).await?;
     let alg = alg.or_else(|| signing(&keys, &purpose, now).map(|k| k.info.alg));
     let alg = alg.ok_or_else(|| KeyringError::NoSigner(purpose.clone()))?;
     let (info, pkcs8) = new_key(purpose, alg, now, start, entropy)?;
-    take_over(db, master, &keys, info, &pkcs8, now, entropy).await
+    take_over(db, master, (version, &keys), info, &pkcs8, now, entropy).await
+}
+
+/// Rotates the keys for tokens and the feed that have signed for `max_age` or longer and that nothing follows
+/// yet. Clients' keys for profile `clerk` stay: their verifiers may have the key pinned. Every replica may call
+/// it at the same moment; one of them rotates.
+///
+/// # Errors
+/// As [`rotate`].
+pub async fn rotate_aged(
+    db: &Db,
+    master: &MasterKey,
+    max_age: TimeDelta,
+    now: DateTime<Utc>,
+    entropy: &dyn Entropy,
+) -> Result<Vec<KeyInfo>, KeyringError> {
+    let mut made = Vec::new();
+    for purpose in [KeyPurpose::Token, KeyPurpose::Feed] {
+        let keys = opened(db, master).await?;
+        if signing(&keys, &purpose, now).is_none_or(|k| now - k.info.activated_at < max_age) {
+            continue;
+        }
+        match rotate(db, master, purpose, None, now, entropy).await {
+            Ok(info) => made.push(info),
+            // another replica was faster, or somebody at the command line
+            Err(KeyringError::Pending(_) | KeyringError::Changing) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(made)
 }
 
 /// Takes in a private key that was made elsewhere (PEM, DER or JWK), to sign as a rotated one would.
@@ -86,17 +132,17 @@ pub async fn import(
     entropy: &dyn Entropy,
 ) -> Result<KeyInfo, KeyringError> {
     let signer = read_private_key(file)?;
-    let keys = opened(db, master).await?;
+    let (version, keys) = opened_at(db, master).await?;
     if keys.iter().any(|k| k.info.kid == *signer.kid()) {
         return Err(KeyringError::Exists(signer.kid().clone()));
     }
     let start = match signing(&keys, &purpose, now) {
-        Some(_) => now + Duration::seconds(PUBLISHED_BEFORE_SECONDS),
+        Some(_) => now + TimeDelta::seconds(PUBLISHED_BEFORE_SECONDS),
         None => now,
     };
     let pkcs8 = signer.to_pkcs8()?;
     let info = info(purpose, &signer, now, start);
-    take_over(db, master, &keys, info, &pkcs8, now, entropy).await
+    take_over(db, master, (version, &keys), info, &pkcs8, now, entropy).await
 }
 
 /// Ends a key that signs no more, or that a newer one follows.
@@ -110,7 +156,7 @@ pub async fn retire(
     now: DateTime<Utc>,
     entropy: &dyn Entropy,
 ) -> Result<KeyInfo, KeyringError> {
-    let keys = opened(db, master).await?;
+    let (version, keys) = opened_at(db, master).await?;
     let key = named(&keys, kid)?;
     if key.info.purpose == KeyPurpose::Log {
         return Err(KeyringError::LogKey);
@@ -122,7 +168,7 @@ pub async fn retire(
     info.retired_at = Some(info.retired_at.map_or(now, |end| end.min(now)));
     let mut rows = vec![Row::seal(&info, &key.pkcs8, master, now, entropy)];
     rows.extend(resumed(&keys, &key.info, master, now, entropy));
-    row::write(db, &rows).await?;
+    write_unless_changed(db, &rows, version).await?;
     Ok(info)
 }
 
@@ -206,7 +252,7 @@ pub async fn reseal(
         rows.push(Row::seal(&key.info, &key.pkcs8, new, now, entropy));
     }
     let tags = clients::retagged(db, old, new).await?;
-    if !row::write_with(db, &rows, &tags).await? {
+    if !row::write_with(db, &rows, &tags, None).await? {
         return Err(KeyringError::Changing);
     }
     Ok((rows.len(), tags.len()))
@@ -236,7 +282,7 @@ fn resumed(
 async fn take_over(
     db: &Db,
     master: &MasterKey,
-    keys: &[Opened],
+    (version, keys): (Option<String>, &[Opened]),
     info: KeyInfo,
     pkcs8: &[u8],
     now: DateTime<Utc>,
@@ -256,7 +302,7 @@ async fn take_over(
             Some(ending.retired_at.map_or(info.activated_at, |end| end.min(info.activated_at)));
         rows.push(Row::seal(&ending, &key.pkcs8, master, now, entropy));
     }
-    row::write(db, &rows).await?;
+    write_unless_changed(db, &rows, version).await?;
     Ok(info)
 }
 
@@ -302,6 +348,19 @@ fn info(
 /// The authentic keys; a row that fails is ignored, as everywhere.
 async fn opened(db: &Db, master: &MasterKey) -> Result<Vec<Opened>, KeyringError> {
     Ok(row::all(db).await?.iter().filter_map(|row| row.open(master)).collect())
+}
+
+/// As [`opened`], with what [`write_unless_changed`] compares.
+async fn opened_at(db: &Db, master: &MasterKey) -> Result<(Option<String>, Vec<Opened>), KeyringError> {
+    // The version first: a change between the two reads is then a change.
+    let version = row::version(db).await?;
+    Ok((version, opened(db, master).await?))
+}
+
+/// Rows that follow from keys as they were at `version`: written over a change meanwhile, they could let a
+/// revoked key sign again, or two keys follow one.
+async fn write_unless_changed(db: &Db, rows: &[Row], version: Option<String>) -> Result<(), KeyringError> {
+    if row::write_if(db, rows, version.as_deref()).await? { Ok(()) } else { Err(KeyringError::Changing) }
 }
 
 fn named<'a>(keys: &'a [Opened], kid: &Kid) -> Result<&'a Opened, KeyringError> {

@@ -19,7 +19,9 @@ mod tests;
 
 pub use import::{ImportError, MAX_KEY_FILE_BYTES};
 pub use loaded::Keyring;
-pub use manage::{create, exist, import, list, make_initial, reseal, retire, revoke, rotate};
+pub use manage::{
+    create, exist, import, list, make_initial, reseal, retire, revoke, rotate, rotate_aged, rotate_at,
+};
 pub use row::KeyInfo;
 
 use std::fmt;
@@ -146,8 +148,8 @@ pub enum KeyringError {
     /// A client could not be taken along to a new master key.
     #[error("the clients cannot be sealed again")]
     Clients(#[from] ClientError),
-    /// Somebody changed a client while everything was sealed again; nothing was written.
-    #[error("a client was changed at the same moment and nothing was written; try again")]
+    /// Somebody changed a client or a key meanwhile; nothing was written.
+    #[error("a client or key was changed at the same moment and nothing was written; try again")]
     Changing,
     /// The database could not be asked.
     #[error(

@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use zeroize::Zeroizing;
 
 use super::{KeyPurpose, KeyState, PUBLISHED_AFTER_SECONDS};
-use crate::server::clients::{BUMP, Retagged};
+use crate::server::clients::{BUMP, CONFIG_VERSION, Retagged};
 use crate::server::master_key::{MasterKey, Purpose, frame};
 use crate::server::store::{Db, StoreError, on_db};
 use crate::token::{Alg, Entropy, Kid, LocalSigner, Signer as _, VerifyingKey};
@@ -185,18 +185,42 @@ pub(super) async fn all(db: &Db) -> Result<Vec<Row>, StoreError> {
     Ok(rows.into_iter().map(row).collect())
 }
 
+/// How often clients and keys were changed; read before them, for [`write_if`].
+pub(super) async fn version(db: &Db) -> Result<Option<String>, StoreError> {
+    db.meta(CONFIG_VERSION).await
+}
+
 /// Writes rows, new or changed, all or none, and lets running servers know.
 pub(super) async fn write(db: &Db, rows: &[Row]) -> Result<(), StoreError> {
-    write_with(db, rows, &[]).await.map(drop)
+    write_with(db, rows, &[], None).await.map(drop)
+}
+
+/// As [`write`]; false, and nothing is written, when anything was changed since `version`.
+pub(super) async fn write_if(db: &Db, rows: &[Row], version: Option<&str>) -> Result<bool, StoreError> {
+    write_with(db, rows, &[], version).await
 }
 
 /// As [`write`], together with clients' new tags; false, and nothing is written, when a client was changed
-/// meanwhile.
-pub(super) async fn write_with(db: &Db, rows: &[Row], clients: &[Retagged]) -> Result<bool, StoreError> {
+/// meanwhile, or anything since `version`.
+pub(super) async fn write_with(
+    db: &Db,
+    rows: &[Row],
+    clients: &[Retagged],
+    version: Option<&str>,
+) -> Result<bool, StoreError> {
     on_db!(
         db,
         write(pool) => {
             let mut tx = pool.begin().await?;
+            if let Some(version) = version {
+                // whoever changes something has this row, and the next one waits for it
+                let same = "UPDATE meta SET value = value WHERE key = $1 AND value = $2";
+                let done = sqlx::query(same).bind(CONFIG_VERSION).bind(version).execute(&mut *tx).await?;
+                if done.rows_affected() != 1 {
+                    tx.rollback().await?;
+                    return Ok(false);
+                }
+            }
             for client in clients {
                 let done = sqlx::query("UPDATE client SET mac = $2 WHERE id = $1 AND version = $3")
                     .bind(client.id.as_str())

@@ -267,3 +267,42 @@ async fn a_new_master_key_opens_everything_and_the_old_one_nothing() {
         "not under the old key again"
     );
 }
+
+#[tokio::test]
+async fn a_key_that_signed_for_long_is_followed_once_however_many_replicas_look() {
+    let f = fixture(Alg::Es256).await;
+    let keyring = f.load().await.unwrap();
+    let age = chrono::TimeDelta::days(60);
+    let look = || keyring.rotate_aged(&f.db, age, &SystemEntropy);
+    assert!(look().await.unwrap().is_empty(), "too young");
+    f.advance(60 * 86_400);
+    let (one, two, three) = tokio::join!(look(), look(), look());
+    let made = [one.unwrap(), two.unwrap(), three.unwrap()].concat();
+    let purposes: Vec<String> = made.iter().map(|key| key.purpose.to_string()).collect();
+    assert_eq!(made.len(), 2, "{purposes:?}");
+    assert!(
+        purposes.contains(&"token".to_owned()) && purposes.contains(&"feed".to_owned()),
+        "the log's stays"
+    );
+    assert!(look().await.unwrap().is_empty(), "one rotation at a time");
+    keyring.refresh(&f.db).await.unwrap();
+    let token = made.iter().find(|key| key.purpose == KeyPurpose::Token).unwrap();
+    assert_ne!(keyring.token_signer().unwrap().kid(), &token.kid, "published before it signs");
+    assert!(keyring.token_keys().get(token.kid.as_str()).is_some());
+    f.advance(PUBLISHED_BEFORE_SECONDS);
+    assert_eq!(keyring.token_signer().unwrap().kid(), &token.kid);
+    assert_eq!(keyring.token_keys().len(), 2, "what the old one signed still verifies");
+    assert!(look().await.unwrap().is_empty(), "the new one is young");
+}
+
+#[tokio::test]
+async fn a_change_on_stale_knowledge_writes_nothing() {
+    // a rotation that read the keys before one was revoked must not write that one back
+    let f = fixture(Alg::Es256).await;
+    let version = row::version(&f.db).await.unwrap();
+    let old = row::all(&f.db).await.unwrap();
+    let kid = f.load().await.unwrap().token_signer().unwrap().kid().clone();
+    revoke(&f.db, &f.master, &kid, f.clock.now(), &SystemEntropy).await.unwrap();
+    assert!(!row::write_if(&f.db, &old, version.as_deref()).await.unwrap());
+    assert_eq!(f.load().await.unwrap().revoked_kids(), [kid]);
+}

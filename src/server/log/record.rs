@@ -156,6 +156,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// A key was made, taken in, or ended.
+    #[must_use]
+    pub fn key(kid: &Kid, change: &str, purpose: &str) -> Self {
+        let detail = [("change", change), ("purpose", purpose)];
+        let detail = detail.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Self { kid: Some(kid.clone()), detail: Some(detail), ..Self::new(EventType::Key) }
+    }
+
     /// An event with nothing but its type.
     #[must_use]
     pub const fn new(typ: EventType) -> Self {
