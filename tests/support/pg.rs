@@ -37,6 +37,9 @@ pub struct TestDatabase {
 // Not every test binary uses everything here.
 const _: fn(&Cluster) = Cluster::crash;
 const _: fn() -> Option<Cluster> = Cluster::own;
+const _: fn(&Cluster, &str) -> Cluster = Cluster::standby;
+const _: fn(&Cluster) = Cluster::promote;
+const _: fn(&Cluster) -> String = Cluster::host;
 const _: fn(&TestDatabase) -> [&String; 4] =
     |d| [&d.service_url, &d.owner_url, &d.super_url, &d.service_user];
 
@@ -100,7 +103,31 @@ impl Cluster {
         }
     }
 
-    fn start(bin: PathBuf) -> Self {
+    /// A standby that follows this cluster, by the name the primary knows it under.
+    pub fn standby(&self, name: &str) -> Self {
+        let standby = Self::place(self.bin.clone());
+        let primary = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
+        run(standby
+            .command("pg_basebackup")
+            .args(["-R", "-X", "stream", "-c", "fast", "-d", &primary, "-D"])
+            .arg(standby.data()));
+        standby.up();
+        standby.watch();
+        standby
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        run(self.command("pg_ctl").args(["-w", "-s", "-D"]).arg(self.data()).arg("promote"));
+    }
+
+    /// Where it listens.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A directory and a port.
+    fn place(bin: PathBuf) -> Self {
         let dir = tempfile::Builder::new().prefix("stagedoor-pg-").tempdir().expect("a directory").keep();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         let root = std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
@@ -109,7 +136,11 @@ impl Cluster {
         if let Some(user) = &as_user {
             run(Command::new("chown").arg(user).arg(&dir));
         }
-        let cluster = Self { bin, dir, port, as_user };
+        Self { bin, dir, port, as_user }
+    }
+
+    fn start(bin: PathBuf) -> Self {
+        let cluster = Self::place(bin);
         let data = cluster.data();
         run(cluster
             .command("initdb")
