@@ -197,6 +197,7 @@ fn ceiling() -> (SocketAddr, actix_web::dev::ServerHandle) {
                     sid: GrantId::generate(now, &SystemEntropy),
                     actor_assurance: Assurance::Asserted,
                     azp: None,
+                    break_glass: false,
                     act: Act { sub: "admin_7".parse().expect("an id"), iss: None, act: None },
                 };
                 let jws = encode_jws(&*signer, "at+jwt", &claims).expect("a signature");

@@ -82,6 +82,10 @@ pub struct ActorClaims {
     /// The client's origin, in profile `clerk` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub azp: Option<String>,
+    /// Whether it was granted in an emergency, without the colleague whom the policy asks for otherwise;
+    /// left out when it was not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
     /// Who acts.
     pub act: Act,
 }

@@ -52,6 +52,7 @@ prop_compose! {
             sid: "act_1".parse().unwrap(),
             actor_assurance: if verified { Assurance::Verified } else { Assurance::Asserted },
             azp: None,
+            break_glass: false,
             act: *act.unwrap(),
         }
     }

@@ -25,6 +25,7 @@ pub fn config(issuer: &str) -> IssuerConfig {
         roles_path: Some("realm_access.roles".into()),
         groups_path: Some("groups".into()),
         org_path: Some("org".into()),
+        directory_path: None,
         id_token: false,
         max_age_seconds: DEFAULT_MAX_AGE_SECONDS,
     }

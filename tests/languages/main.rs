@@ -42,6 +42,7 @@ fn actor_token(issuer: &str, key: &TestKey) -> String {
         sid: GrantId::generate(now, &SystemEntropy),
         actor_assurance: Assurance::Verified,
         azp: None,
+        break_glass: false,
         act: Act {
             sub: "admin_7".parse().unwrap(),
             iss: Some("https://people.example".parse().unwrap()),

@@ -47,6 +47,7 @@ pub(super) fn check(
         acr: text(claims, "acr")?.map(str::to_owned),
         amr: words(claims.get("amr")).ok_or(Invalid::ClaimInvalid("amr"))?,
         auth_time: auth_time(claims)?,
+        directory_id: directory_id(config, token)?,
         person: None,
     };
     Ok(VerifiedActor {
@@ -242,6 +243,18 @@ fn words(value: Option<&Value>) -> Option<Vec<String>> {
         None | Some(Value::Null) => Some(Vec::new()),
         Some(Value::Array(list)) if list.len() <= MAX_LIST => list.iter().map(word).collect(),
         Some(one) => Some(vec![word(one)?]),
+    }
+}
+
+/// Under which id the directory knows him: his `sub`, or the one id at the configured path; none there: none.
+fn directory_id(config: &IssuerConfig, token: &Verified) -> Result<Option<Sub>, Reason> {
+    let Some(path) = config.directory_path.as_deref() else { return Ok(Some(token.sub.clone())) };
+    let invalid = Reason::Path("the directory's id");
+    match words_at(&token.claims, Some(path)) {
+        Some(mut words) if words.len() <= 1 => {
+            words.pop().map(Sub::try_from).transpose().map_err(|_| invalid)
+        }
+        _ => Err(invalid),
     }
 }
 

@@ -61,6 +61,8 @@ pub struct IssuerConfig {
     pub groups_path: Option<String>,
     /// Where the organisation is.
     pub org_path: Option<String>,
+    /// Where the id is under which the directory knows the person; `None`: his `sub` is that id.
+    pub directory_path: Option<String>,
     /// Whether ID tokens of the accepted clients are taken too.
     pub id_token: bool,
     /// How old `iat` may be, seconds; see [`DEFAULT_MAX_AGE_SECONDS`].
@@ -153,7 +155,7 @@ pub enum Reason {
     /// An access token, where an ID token was announced.
     #[error("it is no ID token")]
     NotAnIdToken,
-    /// Roles, groups or organisation do not have the configured form.
+    /// Roles, groups, organisation or the directory's id do not have the configured form.
     #[error("the configured claim for {0} has another form than text or a list of texts")]
     Path(&'static str),
 }

@@ -26,6 +26,7 @@ fn config(jwks: &std::path::Path) -> IssuerConfig {
         roles_path: Some("realm_access.roles".into()),
         groups_path: Some("https://login.example/groups".into()),
         org_path: Some("org.id".into()),
+        directory_path: None,
         id_token: false,
         max_age_seconds: DEFAULT_MAX_AGE_SECONDS,
     }

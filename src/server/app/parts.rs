@@ -134,6 +134,7 @@ fn issuer(config: &config::IssuerConfig) -> IssuerConfig {
         roles_path: config.roles_path.clone(),
         groups_path: config.groups_path.clone(),
         org_path: config.org_path.clone(),
+        directory_path: config.directory_path.clone(),
         id_token: config.id_token,
         max_age_seconds: config.max_age_seconds,
     }

@@ -33,6 +33,7 @@ const ISSUER: &[Field] = &[
     field("roles_path", Kind::Text),
     field("groups_path", Kind::Text),
     field("org_path", Kind::Text),
+    field("directory_path", Kind::Text),
     field("id_token", Kind::Boolean),
     field("max_age_seconds", Kind::Integer),
 ];
@@ -374,6 +375,7 @@ fn issuer(section: &Section, allow_http: bool) -> Result<IssuerConfig, ConfigErr
         roles_path: section.text("roles_path")?.map(|t| t.value),
         groups_path: section.text("groups_path")?.map(|t| t.value),
         org_path: section.text("org_path")?.map(|t| t.value),
+        directory_path: section.text("directory_path")?.map(|t| t.value),
         id_token: section.boolean("id_token", false)?,
         max_age_seconds: u32::try_from(seconds).unwrap_or(900),
     })

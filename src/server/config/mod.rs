@@ -159,6 +159,9 @@ pub struct IssuerConfig {
     pub groups_path: Option<String>,
     /// `org_path`: where the organisation is. Default none.
     pub org_path: Option<String>,
+    /// `directory_path`: the claim with the id under which the directory knows the person, as `employee_id`. Default
+    /// none: his `sub` is that id.
+    pub directory_path: Option<String>,
     /// `id_token`: whether ID tokens are accepted as proof. Default false.
     pub id_token: bool,
     /// `max_age_seconds`: how old `iat` may be. Default 900, at most 86 400.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::seal::{Seals, TooLong};
 use crate::server::master_key::Purpose;
-use crate::token::{ClientId, Scope, Sub};
+use crate::token::{ClientId, GrantId, Scope, Sub};
 
 /// The cookie that holds the draft.
 pub const COOKIE: &str = "__Host-stagedoor-draft";
@@ -41,6 +41,8 @@ pub struct Draft {
     pub seconds: u32,
     /// To do what; `None`: what the policy grants.
     pub scope: Option<Scope>,
+    /// The request that a colleague approved.
+    pub approval: Option<GrantId>,
     /// When it ends.
     pub exp: DateTime<Utc>,
 }
@@ -130,6 +132,7 @@ mod tests {
             ticket: None,
             seconds: 600,
             scope: None,
+            approval: None,
             exp: at(100),
         }
     }

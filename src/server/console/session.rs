@@ -36,6 +36,8 @@ pub struct Session {
     pub amr: Vec<String>,
     /// When he logged in.
     pub auth_time: Option<DateTime<Utc>>,
+    /// Under which id the directory knows him.
+    pub directory_id: Option<Sub>,
     /// When the session ends.
     pub exp: DateTime<Utc>,
 }
@@ -54,6 +56,7 @@ impl Session {
             acr: facts.acr,
             amr: facts.amr,
             auth_time: facts.auth_time,
+            directory_id: facts.directory_id,
             exp: now + TimeDelta::seconds(SESSION_SECONDS),
         }
     }
@@ -84,6 +87,7 @@ impl Session {
             acr: self.acr.clone(),
             amr: self.amr.clone(),
             auth_time: self.auth_time,
+            directory_id: self.directory_id.clone(),
             person: None,
         }
     }
@@ -107,6 +111,7 @@ pub(super) fn test_session(exp_seconds: i64) -> Session {
         acr: None,
         amr: Vec::new(),
         auth_time: None,
+        directory_id: Some("agent_1".parse().unwrap()),
         exp: DateTime::from_timestamp(exp_seconds, 0).unwrap(),
     }
 }

@@ -1,5 +1,7 @@
 //! `/v1/actor_tokens`: mint, list, read, verify.
 
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{Bytes, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
@@ -14,7 +16,8 @@ use super::query::{Query, bad};
 use crate::server::actors::Declared;
 use crate::server::clients::ClientScope;
 use crate::server::issue::{
-    self, Ask, CodeChallenge, Denial, DenialKind, Handed, Handoff, IssueError, Minted, Requested, Subject,
+    self, Ask, CodeChallenge, Denial, DenialKind, Handed, Handoff, IssueError, Minted, Outcome, Requested,
+    Subject, Waiting,
 };
 use crate::server::log::{Cursor, Grant, GrantFilter, GrantStatus, LogError};
 use crate::server::policy::Refusal;
@@ -41,6 +44,7 @@ const MINT_MEMBERS: &[&str] = &[
     "delivery",
     "redeem_client",
     "code_challenge",
+    "approval",
 ];
 
 /// What a mint answers (contract.md §5).
@@ -59,6 +63,8 @@ struct MintedBody<'a> {
     updated_at: i64,
     scope: &'a Scope,
     audience: &'a [Audience],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    break_glass: bool,
     audit: AuditBody<'a>,
 }
 
@@ -83,7 +89,18 @@ pub struct GrantBody {
     expires_at: i64,
     created_at: i64,
     updated_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<ApprovalBody>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    break_glass: bool,
     audit: GrantAudit,
+}
+
+/// A request that waits, or waited, for a colleague.
+#[derive(Serialize)]
+struct ApprovalBody {
+    state: &'static str,
+    lapses_at: i64,
 }
 
 #[derive(Serialize)]
@@ -100,7 +117,13 @@ impl GrantBody {
 
 impl From<Grant> for GrantBody {
     fn from(grant: Grant) -> Self {
+        let break_glass = grant.is_break_glass();
         Self {
+            approval: grant.approval.filter(|_| !break_glass).map(|approval| ApprovalBody {
+                state: approval.state.as_str(),
+                lapses_at: approval.lapses_at.timestamp_millis(),
+            }),
+            break_glass,
             object: "actor_token",
             status: grant.status.as_str(),
             user_id: grant.subject,
@@ -135,16 +158,22 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
     let minted = match delivery {
         Delivery::Token => {
             let minted = app.desk.mint(&issue_caller(&caller), ask, key).await.map_err(not_answered)?;
-            minted.map(|minted| minted_answer(&minted))
+            minted.map(|outcome| match outcome {
+                Outcome::Granted(minted) => ("granted", minted_answer(&minted)),
+                Outcome::Waiting(waiting) => ("pending", waiting_answer(&waiting)),
+            })
         }
         Delivery::Code(handoff) => {
             let handed = app.desk.mint_code(&issue_caller(&caller), ask, handoff, key).await;
-            handed.map_err(not_answered)?.map(|handed| handed_answer(&handed))
+            handed.map_err(not_answered)?.map(|outcome| match outcome {
+                Outcome::Granted(handed) => ("granted", handed_answer(&handed)),
+                Outcome::Waiting(waiting) => ("pending", waiting_answer(&waiting)),
+            })
         }
     };
     match minted {
-        Ok(answer) => {
-            app.metrics.mint("granted");
+        Ok((outcome, answer)) => {
+            app.metrics.mint(outcome);
             answer
         }
         Err(denial) => {
@@ -189,6 +218,35 @@ pub(super) fn read_delivery(fields: &mut Fields) -> Result<Delivery, Problem> {
     }
 }
 
+/// 202: no token exists until a colleague has approved, and the same is asked again.
+fn waiting_answer(waiting: &Waiting) -> Result<HttpResponse, Problem> {
+    let created_at = waiting.created_at.timestamp_millis();
+    let lapses_at = waiting.lapses_at.timestamp_millis();
+    let body = json!({
+        "object": "actor_token",
+        "id": waiting.id,
+        "status": "pending",
+        "user_id": waiting.subject,
+        "actor": waiting.actor,
+        "actor_assurance": waiting.assurance,
+        "token": null,
+        "url": null,
+        "expires_at": lapses_at,
+        "created_at": created_at,
+        "updated_at": created_at,
+        "scope": waiting.scope,
+        "audience": waiting.aud,
+        "approval": { "state": "waiting", "lapses_at": lapses_at },
+        "audit": { "index": waiting.index },
+    });
+    let mut answer = json_answer(&body)?;
+    *answer.status_mut() = StatusCode::ACCEPTED;
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/actor_tokens/{}", waiting.id)) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(answer)
+}
+
 fn handed_answer(handed: &Handed) -> Result<HttpResponse, Problem> {
     let created_at = handed.created_at.timestamp_millis();
     json_answer(&json!({
@@ -227,6 +285,7 @@ pub(super) fn minted_answer(minted: &Minted) -> Result<HttpResponse, Problem> {
         updated_at: minted.created_at.timestamp_millis(),
         scope: &claims.scope,
         audience: &claims.aud,
+        break_glass: claims.break_glass,
         audit: AuditBody { index: audit.index, proof: &audit.proof },
     })
 }
@@ -253,6 +312,7 @@ pub(super) fn read_ask(mut fields: Fields) -> Result<Ask, Problem> {
         None => None,
         Some(text) => Some(Scope::parse(&text).map_err(|e| invalid("scope", &e.to_string()))?),
     };
+    let approval = fields.id::<GrantId>("approval")?;
     fields.finish(MINT_MEMBERS)?;
     let user_id = user_id.ok_or_else(|| missing("user_id", "Name the user whom the actor will act as."))?;
     let actor = match (token, claimed) {
@@ -266,7 +326,16 @@ pub(super) fn read_ask(mut fields: Fields) -> Result<Ask, Problem> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    Ok(Ask { subject: Subject::Id(user_id), actor, reason, ticket, expires_in_seconds, audience, scope })
+    Ok(Ask {
+        subject: Subject::Id(user_id),
+        actor,
+        reason,
+        ticket,
+        expires_in_seconds,
+        audience,
+        scope,
+        approval,
+    })
 }
 
 /// `audience`: a text or a list of texts; an empty one is an error, not "any".
@@ -318,6 +387,10 @@ pub(super) fn denied(denial: Denial) -> Problem {
         DenialKind::NoSuchCode => {
             return Problem::new(Code::ResourceNotFound, message).param("code").recorded();
         }
+        DenialKind::NoSuchRequest => {
+            return Problem::new(Code::ResourceNotFound, message).recorded();
+        }
+        DenialKind::NotWaiting => Problem::new(Code::ApprovalNotWaiting, message),
         DenialKind::Policy(Refusal::Error) => Problem::new(Code::PolicyError, message),
         DenialKind::Policy(Refusal::UnknownTarget) => {
             Problem::new(Code::ResourceNotFound, message).param("user_id")

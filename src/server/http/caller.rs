@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header;
+use actix_web::http::{StatusCode, header};
 
 use super::edge::{Arrival, arrival};
 use super::problem::{Code, Problem};
@@ -85,13 +85,21 @@ pub fn authenticate(service: &Service, request: &HttpRequest) -> Result<Caller, 
     });
     match answer {
         Ok(client) => Ok(Caller { client, arrival }),
-        Err(problem) => match service.failures.failed(arrival.address) {
-            Some(wait) if problem.code != Code::AuthorizationHeaderMissing => Err(Problem::new(
-                Code::TooManyRequests,
-                "Too many failed credentials from this address. Wait, then try again.",
-            )
-            .retry_after(u32::try_from(wait.as_secs()).unwrap_or(60).max(1))),
-            _ => Err(problem),
-        },
+        Err(problem) => Err(failed(service, &arrival, problem)),
+    }
+}
+
+/// A failed credential, counted against its address: over the limit it is told to wait instead.
+pub fn failed(service: &Service, arrival: &Arrival, problem: Problem) -> Problem {
+    if problem.code.status() != StatusCode::UNAUTHORIZED {
+        return problem;
+    }
+    match service.failures.failed(arrival.address) {
+        Some(wait) if problem.code != Code::AuthorizationHeaderMissing => Problem::new(
+            Code::TooManyRequests,
+            "Too many failed credentials from this address. Wait, then try again.",
+        )
+        .retry_after(u32::try_from(wait.as_secs()).unwrap_or(60).max(1)),
+        _ => problem,
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP face: JSON and forms in, values to one use case, JSON out; the only room on the server side that knows actix.
 
 pub mod actor_tokens;
+pub mod approve;
 pub mod audit;
 pub mod caller;
 pub mod console;
@@ -80,6 +81,7 @@ endpoints! {
     Private POST "/v1/actor_tokens/stop" => ending::stop;
     Private GET "/v1/actor_tokens/{id}" => actor_tokens::read;
     Private POST "/v1/actor_tokens/{id}/revoke" => ending::revoke;
+    Private POST "/v1/actor_tokens/{id}/approve" => approve::approve;
     Private POST "/v1/revocations" => revocations::revoke;
     Public GET "/v1/revocations" => revocations::snapshot;
     Public GET "/v1/revocations/stream" => revocations::stream;

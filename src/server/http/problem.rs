@@ -76,6 +76,8 @@ codes! {
     IdempotencyInFlight = "idempotency_in_flight", CONFLICT, "The same request is under way";
     /// The grant made under this idempotency key is over.
     IdempotencyGrantEnded = "idempotency_grant_ended", CONFLICT, "The grant made under this key is over";
+    /// The request waits for nobody's approval any more.
+    ApprovalNotWaiting = "approval_not_waiting", CONFLICT, "The request waits for nobody";
     /// A required member is missing.
     FormParamMissing = "form_param_missing", UNPROCESSABLE_ENTITY, "A parameter is missing";
     /// A member's value cannot be used.

@@ -3,7 +3,7 @@
 use crate::server::actors::Declared;
 use crate::server::clients::{Client, ClientScope};
 use crate::server::policy::{ActorFacts, Refusal};
-use crate::token::{Audience, Scope, Sub};
+use crate::token::{Audience, GrantId, Scope, Sub};
 
 /// How the request names the actor.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub struct Ask {
     pub audience: Option<Vec<Audience>>,
     /// To do what; `None`: what the policy grants.
     pub scope: Option<Scope>,
+    /// The request about which a colleague was asked, to go on with.
+    pub approval: Option<GrantId>,
 }
 
 /// Why an attempt was refused: what kind, which rule, and a sentence for a person.
@@ -115,6 +117,10 @@ pub enum DenialKind {
     GrantEnded,
     /// There is no such code for this client to use.
     NoSuchCode,
+    /// There is no such request to decide on.
+    NoSuchRequest,
+    /// The request waits for nobody any more.
+    NotWaiting,
 }
 
 impl Denial {
@@ -251,12 +257,24 @@ impl Denial {
             "targets_per_hour" => {
                 "This actor has had as many different targets in the last hour as the policy allows."
             }
+            "approval_not_waiting" => {
+                "This request waits for nobody any more: somebody decided, or it lapsed."
+            }
             _ => "What this rests on changed a moment ago. Ask again.",
         };
-        if rule == "idempotency_in_flight" {
-            return Self::in_flight();
-        }
-        Self { rule: rule.into(), message: message.into(), kind: DenialKind::Condition }
+        let kind = match rule {
+            "idempotency_in_flight" => return Self::in_flight(),
+            // somebody came for the same approved request at the same moment: the next try gets his answer
+            "approval_not_given" => DenialKind::InFlight,
+            "approval_not_waiting" => DenialKind::NotWaiting,
+            _ => DenialKind::Condition,
+        };
+        Self { rule: rule.into(), message: message.into(), kind }
+    }
+
+    /// The policy asks for a colleague, and nobody was asked.
+    pub fn nobody_asked() -> Self {
+        Self::by_rule("approval_required", "A colleague has to approve this first. Ask anew.")
     }
 
     /// Too many attempts by `whom`.

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::approval::{Outcome, Standing};
 use super::once::{Begun, RequestKey};
 use super::secrets::HandoffSecrets;
 use super::sign::{Mold, Prepared};
@@ -94,6 +95,8 @@ pub(super) struct Facts {
     acr: Option<String>,
     amr: Vec<String>,
     auth_time: Option<i64>,
+    #[serde(default)]
+    directory_id: Option<Sub>,
     pub target: Sub,
     pub reason: Option<String>,
     pub ticket: Option<String>,
@@ -113,6 +116,7 @@ impl Facts {
             acr: actor.acr.clone(),
             amr: actor.amr.clone(),
             auth_time: actor.auth_time.map(|at| at.timestamp()),
+            directory_id: actor.directory_id.clone(),
             target: target.clone(),
             reason: ask.reason.clone(),
             ticket: ask.ticket.clone(),
@@ -133,13 +137,15 @@ impl Facts {
             acr: self.acr.clone(),
             amr: self.amr.clone(),
             auth_time: self.auth_time.and_then(|at| DateTime::from_timestamp(at, 0)),
+            directory_id: self.directory_id.clone(),
             person: None,
         }
     }
 }
 
 impl IssueDesk {
-    /// Mints a grant whose token is signed when its code is redeemed, or says why not; recorded either way.
+    /// Mints a grant whose token is signed when its code is redeemed, asks a colleague first where the policy says
+    /// so, or says why not; recorded either way.
     ///
     /// # Errors
     /// [`IssueError`] when the attempt could not be recorded.
@@ -149,32 +155,57 @@ impl IssueDesk {
         ask: Ask,
         handoff: Handoff,
         key: Option<RequestKey>,
-    ) -> Result<Result<Handed, Denial>, IssueError> {
+    ) -> Result<Result<Outcome<Handed>, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
-        let begun = self.begin(key.as_ref(), now).await?;
-        let _working = match begun {
+        let (_working, again) = match self.begin(key.as_ref(), now).await? {
             Begun::Refused(denial) => return self.refuse(event, denial).await,
-            Begun::Again(ref grant) => {
-                return match self.decide(caller, &ask, now, &mut event).await {
-                    Ok(_) => self.hand_again(caller, event, grant, &handoff).await,
-                    Err(denial) => self.refuse(event, Denial::grant_ended_by(&denial)).await,
-                };
-            }
-            Begun::First(working) => working,
+            Begun::Again(grant) => (None, Some(grant)),
+            Begun::First(working) => (Some(working), None),
+        };
+        let named = match self.named_request(caller, ask.approval.as_ref(), again.as_ref()).await? {
+            Ok(named) => named,
+            Err(denial) => return self.refuse(event, denial).await,
         };
         let redeemer = match self.redeemer(caller, &handoff) {
             Ok(redeemer) => redeemer,
             Err(denial) => return self.refuse(event, denial).await,
         };
-        match self.decide_with_facts(caller, &ask, now, &mut event).await {
-            Ok((decided, actor)) => {
-                let facts = Facts::of(&ask, &actor, &decided.target.id);
-                self.record_code(caller, &decided, &facts, event, now, (&redeemer, &handoff), key.as_ref())
-                    .await
+        // a key that was used before names the grant already
+        let key = key.as_ref().filter(|_| again.is_none());
+        let (decided, actor) = match (self.decide_with_facts(caller, &ask, now, &mut event).await, &again) {
+            (Ok(decided), _) => decided,
+            (Err(denial), Some(_)) if named.is_none() => {
+                return self.refuse(event, Denial::grant_ended_by(&denial)).await;
             }
-            Err(denial) => self.refuse(event, denial).await,
-        }
+            (Err(denial), _) => return self.refuse(event, denial).await,
+        };
+        let decided = match (named, again) {
+            (Some(grant), _) => match self.standing(&grant, decided, &mut event) {
+                Ok(Standing::Waiting(waiting)) => return Ok(Ok(Outcome::Waiting(waiting))),
+                Ok(Standing::Approved(decided)) => *decided,
+                Ok(Standing::Released) => {
+                    let handed = self.hand_again(caller, event, &grant.row.id, &handoff).await?;
+                    return Ok(handed.map(Outcome::Granted));
+                }
+                Err(denial) => return self.refuse(event, denial).await,
+            },
+            (None, Some(_)) if decided.waits() => {
+                return self.refuse(event, Denial::grant_ended_by(&Denial::nobody_asked())).await;
+            }
+            (None, Some(id)) => {
+                return Ok(self.hand_again(caller, event, &id, &handoff).await?.map(Outcome::Granted));
+            }
+            (None, None) if decided.waits() => {
+                let waiting = self.ask_a_colleague(caller, &decided, &event, now, key).await?;
+                return Ok(waiting.map(|waiting| Outcome::Waiting(Box::new(waiting))));
+            }
+            (None, None) => decided,
+        };
+        let facts = Facts::of(&ask, &actor, &decided.target.id);
+        let handed =
+            self.record_code(caller, &decided, &facts, event, now, (&redeemer, &handoff), key).await?;
+        Ok(handed.map(Outcome::Granted))
     }
 
     /// The client that may use the code.
@@ -246,7 +277,7 @@ impl IssueDesk {
                         scope: claims.scope,
                         aud: claims.aud,
                         exp: claims.exp,
-                        created_at: at,
+                        created_at: grant.created_at,
                         accepted: false,
                         index,
                         proof,

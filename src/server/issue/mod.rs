@@ -1,5 +1,6 @@
 //! The use case, straight down: request → who → whom → may he → sign → record → release.
 
+mod approval;
 mod attempt;
 mod handoff;
 mod once;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::Instrument as _;
 
+pub use approval::{ApproveAsk, Outcome, Waiting};
 pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
 pub use handoff::{CodeChallenge, Handed, Handoff};
 pub use once::{InFlight, RequestKey};
@@ -29,7 +31,9 @@ use crate::server::clients::{Client, ClientScope, Clients, Profile};
 use crate::server::directory::{Cached, Directory};
 use crate::server::keyring::{Keyring, KeyringError};
 use crate::server::limits::MintLimits;
-use crate::server::log::{Decision, Event, EventType, Log, LogError, Personal, Record, ReleasedToken};
+use crate::server::log::{
+    Decision, Event, EventType, GrantRow, Log, LogError, Personal, Record, ReleasedToken,
+};
 use crate::server::policy::{
     Action, ActorFacts, ClientFacts, Limits, Person, Policy, PolicyStore, Question, TargetFacts, Verdict,
 };
@@ -37,6 +41,7 @@ use crate::server::revoke::{PeopleTags, RevocationState, Revoker};
 use crate::server::ticket::TicketSystem;
 use crate::token::signer::SignError;
 use crate::token::{Act, Assurance, Clock, Entropy, Issuer, RequestId, Sub};
+use approval::Standing;
 use once::Begun;
 
 /// Who asks, as the edge knows him.
@@ -158,11 +163,16 @@ struct Decided {
     assurance: Assurance,
     target: Target,
     limits: Limits,
+    /// The actor as the directory knows him.
+    known_as: Option<Sub>,
+    /// The request that a colleague approved, whose token this is.
+    request: Option<Box<GrantRow>>,
 }
 
 impl IssueDesk {
-    /// Mints a token, or says why not; either way the attempt is in the log when this returns `Ok`. With a
-    /// `key`, a retry is given the same claims again.
+    /// Mints a token, asks a colleague first where the policy says so, or says why not; each way the attempt is
+    /// in the log when this returns `Ok`. With a `key`, a retry is given the same claims again; a request that
+    /// waits is gone on with by asking again, under its key or by its name.
     ///
     /// # Errors
     /// [`IssueError`] when the attempt could not be recorded: then nothing may be answered but 503.
@@ -171,21 +181,39 @@ impl IssueDesk {
         caller: &Caller<'_>,
         ask: Ask,
         key: Option<RequestKey>,
-    ) -> Result<Result<Minted, Denial>, IssueError> {
+    ) -> Result<Result<Outcome<Minted>, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
-        let _working = match self.begin(key.as_ref(), now).await? {
-            Begun::First(working) => working,
-            Begun::Again(grant) => {
-                let decided = self.decide(caller, &ask, now, &mut event).await;
-                return self.mint_again(caller, decided, event, &grant).await;
-            }
+        let (_working, again) = match self.begin(key.as_ref(), now).await? {
+            Begun::First(working) => (Some(working), None),
+            Begun::Again(grant) => (None, Some(grant)),
             Begun::Refused(denial) => return self.refuse(event, denial).await,
         };
-        match self.decide(caller, &ask, now, &mut event).await {
-            Ok(decided) => self.sign_and_release(caller, &decided, event, now, key.as_ref()).await,
-            Err(denial) => self.refuse(event, denial).await,
-        }
+        let named = match self.named_request(caller, ask.approval.as_ref(), again.as_ref()).await? {
+            Ok(named) => named,
+            Err(denial) => return self.refuse(event, denial).await,
+        };
+        // a key that was used before names the grant already
+        let key = key.as_ref().filter(|_| again.is_none());
+        let decided = self.decide(caller, &ask, now, &mut event).await;
+        let minted = match (decided, named, again) {
+            (decided, None, Some(id)) => self.mint_again(caller, decided, event, &id).await?,
+            (Err(denial), ..) => return self.refuse(event, denial).await,
+            (Ok(decided), Some(grant), _) => match self.standing(&grant, decided, &mut event) {
+                Ok(Standing::Waiting(waiting)) => return Ok(Ok(Outcome::Waiting(waiting))),
+                Ok(Standing::Approved(decided)) => {
+                    self.sign_and_release(caller, &decided, event, now, key).await?
+                }
+                Ok(Standing::Released) => self.release_again(caller.client, event, &grant.row.id).await?,
+                Err(denial) => return self.refuse(event, denial).await,
+            },
+            (Ok(decided), None, None) if decided.waits() => {
+                let waiting = self.ask_a_colleague(caller, &decided, &event, now, key).await?;
+                return Ok(waiting.map(|waiting| Outcome::Waiting(Box::new(waiting))));
+            }
+            (Ok(decided), None, None) => self.sign_and_release(caller, &decided, event, now, key).await?,
+        };
+        Ok(minted.map(Outcome::Granted))
     }
 
     /// Records a refusal, and only then gives it out. Over the rate limit nothing was evaluated, and nothing is
@@ -254,7 +282,15 @@ impl IssueDesk {
         let question = self.question(caller, ask, &target, actor, terms).await?;
         let limits = self.judge(caller, &policy, &question, event).await?;
         let actor = question.actor;
-        Ok((Decided { act: actor.act.clone(), assurance: actor.assurance, target, limits }, actor))
+        let decided = Decided {
+            act: actor.act.clone(),
+            assurance: actor.assurance,
+            target,
+            limits,
+            known_as: approval::known_as(actor.person.as_ref()).cloned(),
+            request: None,
+        };
+        Ok((decided, actor))
     }
 
     /// What the policy says; `event` learns which rule.
@@ -270,12 +306,6 @@ impl IssueDesk {
             event.personal.reason = policy.default_reason(&question.client).map(str::to_owned);
         }
         match policy.decide(question) {
-            Verdict::Granted { limits, .. } if limits.require_approval && !limits.break_glass => {
-                Err(Denial::by_rule(
-                    "approval_required",
-                    "A colleague would have to approve this first, and approvals are not offered yet.",
-                ))
-            }
             Verdict::Granted { limits, .. } if limits.break_glass && !self.notified => Err(Denial::by_rule(
                 "break_glass_untold",
                 "Breaking the glass is always told to somebody, and no webhook takes grant.started. An operator has to configure one.",
@@ -387,11 +417,11 @@ impl IssueDesk {
                 if claimed.as_ref().is_some_and(|sub| *sub != facts.act.sub) {
                     return Err(Denial::actor_mismatch());
                 }
-                let person = self.person(&facts.act.sub, look).await?;
+                let person = self.person_of(&facts, look).await?;
                 Ok(ActorFacts { person, ..facts })
             }
             Requested::SignedIn(facts) => {
-                let person = self.person(&facts.act.sub, look).await?;
+                let person = self.person_of(facts, look).await?;
                 Ok(ActorFacts { person, ..facts.as_ref().clone() })
             }
             Requested::Asserted(sub) => {
@@ -400,7 +430,9 @@ impl IssueDesk {
                 }
                 // An asserted actor never carries a trusted issuer's name (contract.md §6).
                 let act = Act { sub: sub.clone(), iss: None, act: None };
-                Ok(ActorFacts { person: self.person(sub, look).await?, ..nobody(act, Assurance::Asserted) })
+                let person = self.person(sub, look).await?;
+                let directory_id = Some(sub.clone());
+                Ok(ActorFacts { directory_id, person, ..nobody(act, Assurance::Asserted) })
             }
             Requested::TheClient => {
                 let sub = Sub::try_from(caller.client.id.as_str())
@@ -408,6 +440,14 @@ impl IssueDesk {
                 let act = Act { sub, iss: Some(self.issuer.clone()), act: None };
                 Ok(nobody(act, Assurance::Verified))
             }
+        }
+    }
+
+    /// What the directory says of an actor.
+    async fn person_of(&self, actor: &ActorFacts, look: Look) -> Result<Option<Person>, Denial> {
+        match &actor.directory_id {
+            Some(id) => self.person(id, look).await,
+            None => Ok(None),
         }
     }
 
@@ -472,7 +512,7 @@ impl IssueDesk {
         let unasked =
             |id: &Sub| matches!(self.directory.cached(id), Cached::NotAsked) && !self.directory.is_none();
         let mut out = Vec::new();
-        if unasked(&question.actor.act.sub) {
+        if question.actor.directory_id.as_ref().is_some_and(unasked) {
             out.push("actor");
         }
         if unasked(&question.target.id) {
@@ -493,6 +533,7 @@ fn nobody(act: Act, assurance: Assurance) -> ActorFacts {
         acr: None,
         amr: Vec::new(),
         auth_time: None,
+        directory_id: None,
         person: None,
     }
 }

@@ -29,11 +29,15 @@ impl RequestKey {
     }
 
     pub(super) fn taken(&self, grant: &GrantRow) -> Effect {
+        self.taken_until(grant, grant.exp)
+    }
+
+    pub(super) fn taken_until(&self, grant: &GrantRow, exp: DateTime<Utc>) -> Effect {
         Effect::InsertKey(KeyRow {
             key: self.key.clone(),
             body: self.body.clone(),
             grant: grant.id.clone(),
-            exp: grant.exp,
+            exp,
         })
     }
 }
@@ -99,6 +103,9 @@ impl IssueDesk {
         grant: &GrantId,
     ) -> Result<Result<Minted, Denial>, IssueError> {
         match decided {
+            Ok(decided) if decided.waits() => {
+                self.refuse(event, Denial::grant_ended_by(&Denial::nobody_asked())).await
+            }
             Ok(_) => self.release_again(caller.client, event, grant).await,
             // whatever refuses it now, the client must not take it for the answer to a new request
             Err(denial) => self.refuse(event, Denial::grant_ended_by(&denial)).await,
@@ -155,6 +162,7 @@ impl IssueDesk {
             sid: row.id.clone(),
             actor_assurance: row.assurance,
             azp,
+            break_glass: grant.is_break_glass(),
             act,
         };
         UnreleasedToken::sign(&*signer, typ, claims).map(Some).map_err(IssueError::Sign)

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use zeroize::Zeroizing;
 
+use super::approval::{approved_before, within};
 use super::handoff::Facts;
 use super::once::{Begun, RequestKey};
 use super::secrets::HandoffSecrets;
@@ -163,40 +164,27 @@ impl IssueDesk {
             expires_in_seconds: facts.lifetime_seconds,
             audience: facts.audience.clone(),
             scope: facts.scope.clone(),
+            approval: None,
         };
         event.personal.reason.clone_from(&facts.reason);
         event.personal.ticket.clone_from(&facts.ticket);
         let mut actor = facts.actor();
-        actor.person = self.person(&actor.act.sub, Look::Up).await?;
+        actor.person = self.person_of(&actor, Look::Up).await?;
         let policy = self.policy.current();
         let terms = Terms { now, look: Look::Up, policy: &policy };
         let mut question = self.question(&as_minter, &ask, &target, actor, terms).await?;
         question.by_code = true;
         let limits = self.judge(&as_minter, &policy, &question, event).await?;
-        let scope = grant.row.scope.intersection(&limits.scope);
-        if scope.is_empty() && !grant.row.scope.is_empty() {
-            return Err(Denial::by_rule(
-                "scope_withdrawn",
-                "The policy grants none of these scopes any more.",
-            ));
-        }
-        if grant.row.aud.iter().any(|aud| !limits.audience.contains(aud)) {
-            return Err(Denial::by_rule(
-                "audience_withdrawn",
-                "The policy does not grant this audience any more.",
-            ));
-        }
-        let lifetime = TimeDelta::seconds(i64::from(limits.lifetime_seconds));
+        approved_before(&limits, grant)?;
+        let (scope, lifetime) = within(grant, &limits)?;
         Ok(RedeemRow {
             grant: grant.row.id.clone(),
             kid: grant.row.kid.clone(),
             scope,
             iat: now.duration_trunc(TimeDelta::seconds(1)).unwrap_or(now),
-            // counted from the mint: a code that was kept does not lengthen anything
-            exp: grant
-                .row
-                .exp
-                .min(grant.row.created_at.duration_trunc(TimeDelta::seconds(1)).unwrap_or(now) + lifetime),
+            // counted from the mint, or from when an approved one was released: a code that was kept does not
+            // lengthen anything
+            exp: grant.row.exp.min(grant.row.iat + lifetime),
         })
     }
 
@@ -310,6 +298,7 @@ fn claims(
         sid: grant.row.id.clone(),
         actor_assurance: grant.row.assurance,
         azp,
+        break_glass: grant.is_break_glass(),
         act: facts.actor().act,
     }
 }

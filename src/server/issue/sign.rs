@@ -9,7 +9,10 @@ use super::once::RequestKey;
 use super::secrets::HandoffSecrets;
 use super::{Caller, Decided, Denial, IssueDesk, IssueError, Minted};
 use crate::server::clients::{Client, Profile};
-use crate::server::log::{Beginning, Condition, Effect, Event, GrantRow, LogError, UnreleasedToken};
+use crate::server::log::{
+    ApprovalRow, ApprovalState, Beginning, Condition, Effect, Event, GrantRow, LogError, RedeemRow,
+    UnreleasedToken,
+};
 use crate::token::{ActorClaims, GrantId, Issuer, Jti, Signer};
 
 /// How often an attempt waits for the second after a cut-off before it gives up.
@@ -73,13 +76,13 @@ impl IssueDesk {
         for waits in 0.. {
             let Mold { signer, typ, iss, azp } = self.mold(caller.client)?;
             let signed_by = Some(&*signer);
-            let Prepared { claims, grant: _, conditions, effects } =
+            let Prepared { claims, grant, conditions, effects } =
                 self.prepare(caller, decided, at, (iss, azp), signed_by, key);
             let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
             match self.log.release(token, event.clone(), conditions, effects).await {
                 Ok(Ok(token)) => {
                     self.watch.saw(&token.claims().act, &token.claims().sub);
-                    return Ok(Ok(Minted { token, created_at: at, accepted: false }));
+                    return Ok(Ok(Minted { token, created_at: grant.created_at, accepted: false }));
                 }
                 Ok(Err(recorded)) => return Ok(Err(Denial::condition(recorded.rule()))),
                 Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
@@ -109,7 +112,7 @@ impl IssueDesk {
         signer: Option<&dyn Signer>,
         key: Option<&RequestKey>,
     ) -> Prepared {
-        let Decided { act, assurance, target, limits } = decided;
+        let Decided { act, assurance, target, limits, request, .. } = decided;
         let iat = at.duration_trunc(TimeDelta::seconds(1)).unwrap_or(at);
         let own_end = iat + TimeDelta::seconds(i64::from(limits.lifetime_seconds));
         let claims = ActorClaims {
@@ -119,12 +122,17 @@ impl IssueDesk {
             exp: target.parent.as_ref().map_or(own_end, |parent| own_end.min(parent.exp)),
             iat,
             nbf: iat,
-            jti: Jti::generate(at, &*self.entropy),
+            jti: request
+                .as_ref()
+                .map_or_else(|| Jti::generate(at, &*self.entropy), |request| request.jti.clone()),
             client_id: caller.client.id.clone(),
             scope: limits.scope.clone(),
-            sid: GrantId::generate(at, &*self.entropy),
+            sid: request
+                .as_ref()
+                .map_or_else(|| GrantId::generate(at, &*self.entropy), |request| request.id.clone()),
             actor_assurance: *assurance,
             azp,
+            break_glass: limits.break_glass,
             act: act.clone(),
         };
         let parent = target.parent.as_ref().map(|parent| parent.grant.clone());
@@ -140,7 +148,7 @@ impl IssueDesk {
             assurance: claims.actor_assurance,
             iat: claims.iat,
             exp: claims.exp,
-            created_at: at,
+            created_at: request.as_ref().map_or(at, |request| request.created_at),
             parent: parent.clone(),
         };
         let people = self.people.of_grant(&claims.client_id, &claims.act, &claims.sub);
@@ -154,10 +162,37 @@ impl IssueDesk {
             subject: claims.sub.clone(),
             max,
         }));
-        let mut effects = vec![Effect::InsertGrant(grant.clone())];
-        let earlier = self.people.earlier(&claims.act);
-        if !earlier.is_empty() {
-            effects.push(Effect::InsertChain { grant: grant.id.clone(), exp: grant.exp, people: earlier });
+        let mut effects = Vec::with_capacity(3);
+        if request.is_some() {
+            // it is there since it was asked for, chain and all
+            conditions
+                .extend([Condition::GrantLive(grant.id.clone()), Condition::Approved(grant.id.clone())]);
+            effects.push(Effect::Release(RedeemRow {
+                grant: grant.id.clone(),
+                kid: grant.kid.clone(),
+                scope: grant.scope.clone(),
+                iat: grant.iat,
+                exp: grant.exp,
+            }));
+        } else {
+            effects.push(Effect::InsertGrant(grant.clone()));
+            let earlier = self.people.earlier(&claims.act);
+            if !earlier.is_empty() {
+                effects.push(Effect::InsertChain {
+                    grant: grant.id.clone(),
+                    exp: grant.exp,
+                    people: earlier,
+                });
+            }
+        }
+        if limits.break_glass {
+            effects.push(Effect::InsertApproval(ApprovalRow {
+                grant: grant.id.clone(),
+                state: ApprovalState::Waived,
+                lapses_at: grant.exp,
+                lifetime_seconds: limits.lifetime_seconds,
+                asker: None,
+            }));
         }
         if let Some(key) = key {
             conditions.push(key.free());

@@ -1,8 +1,10 @@
 //! From effects to rows: what a batch changes besides its entries and grants.
 
+use super::approval::ApprovalState;
 use super::clock_guard::micros;
 use super::record::Effect;
-use super::stopping::{Hold, Revoke, Selector, Tag};
+use super::stopping::{Hold, RedeemRow, Revoke, Selector, Tag};
+use crate::server::store::approval::{StoredApproval, StoredDecision};
 use crate::server::store::stop::{
     Changes, StoredCode, StoredKey, StoredRedeem, StoredRevoke, StoredSelector,
 };
@@ -33,18 +35,40 @@ pub(super) fn of<'e>(effects: impl Iterator<Item = (i64, &'e [Effect])>, t_us: i
                 grant_id: row.grant.as_str().to_owned(),
                 exp_us: micros(row.exp),
             }),
-            Effect::Redeem(row) => changes.redeemed.push(StoredRedeem {
-                idx,
+            Effect::Redeem(row) => changes.redeemed.push(redeemed(idx, row)),
+            Effect::InsertApproval(row) => changes.approvals.push(StoredApproval {
                 grant_id: row.grant.as_str().to_owned(),
-                kid: row.kid.as_str().to_owned(),
-                scope: row.scope.to_string(),
-                iat_us: micros(row.iat),
-                exp_us: micros(row.exp),
+                state: row.state.as_str(),
+                lapses_us: micros(row.lapses_at),
+                lifetime_seconds: row.lifetime_seconds,
+                asker_tag: row.asker.as_ref().map(|Tag(tag)| tag.to_string()),
             }),
+            Effect::Decide { grant, approved } => changes.decisions.push(StoredDecision {
+                idx,
+                grant_id: grant.as_str().to_owned(),
+                state: decided(*approved).as_str(),
+            }),
+            Effect::Release(row) => changes.released.push(redeemed(idx, row)),
             Effect::Revoke(revoke) => changes.revocations.push(stored(idx, revoke, t_us)),
         }
     }
     changes
+}
+
+/// What a colleague's word makes of a request.
+pub(super) const fn decided(approved: bool) -> ApprovalState {
+    if approved { ApprovalState::Approved } else { ApprovalState::Refused }
+}
+
+fn redeemed(idx: i64, row: &RedeemRow) -> StoredRedeem {
+    StoredRedeem {
+        idx,
+        grant_id: row.grant.as_str().to_owned(),
+        kid: row.kid.as_str().to_owned(),
+        scope: row.scope.to_string(),
+        iat_us: micros(row.iat),
+        exp_us: micros(row.exp),
+    }
 }
 
 fn stored(idx: i64, revoke: &Revoke, t_us: i64) -> StoredRevoke {

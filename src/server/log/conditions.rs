@@ -78,7 +78,11 @@ pub(super) async fn failed(
                 others < usize::try_from(*max).unwrap_or(usize::MAX)
             }
             // `standing` rules on these
-            Condition::NotHeld(_) | Condition::CodeUnused(_) | Condition::KeyFree(_) => true,
+            Condition::NotHeld(_)
+            | Condition::CodeUnused(_)
+            | Condition::KeyFree(_)
+            | Condition::Waiting(_)
+            | Condition::Approved(_) => true,
         };
         let failed = record.conditions.iter().find(|condition| !holds(condition)).cloned();
         let event = &record.event;

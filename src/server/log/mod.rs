@@ -3,6 +3,7 @@
 //! [`Log::record`] and [`Log::release`] are the only ways out of the service for a decision: they return
 //! after the entry, its place in the tree and the tree's head are durable in one transaction.
 
+mod approval;
 mod batcher;
 pub mod body;
 mod changes;
@@ -39,6 +40,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+pub use approval::{Approval, ApprovalRow, ApprovalState, LAPSE_SECONDS};
 pub use checkpoint::{Checkpoint, CheckpointSigner};
 pub use read::{
     Consistency, Cursor, CursorError, EntryFilter, Grant, GrantFilter, GrantStatus, LogEntry, Lookup, Page,

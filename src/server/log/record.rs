@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 
+use super::approval::ApprovalRow;
 use super::stopping::{Beginning, CodeRow, KeyRow, RedeemRow, Revoke, Tag};
 use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Jti, Kid, RequestId, Scope, Sub};
 
@@ -226,6 +227,10 @@ pub enum Condition {
     CodeUnused(GrantId),
     /// Nothing was answered under this idempotency key.
     KeyFree(Tag),
+    /// The request for this grant waits for a colleague.
+    Waiting(GrantId),
+    /// A colleague approved this grant, and its token has not been signed.
+    Approved(GrantId),
 }
 
 impl Condition {
@@ -239,6 +244,8 @@ impl Condition {
             Self::NotHeld(_) => "on_hold",
             Self::CodeUnused(_) => "code_used",
             Self::KeyFree(_) => "idempotency_in_flight",
+            Self::Waiting(_) => "approval_not_waiting",
+            Self::Approved(_) => "approval_not_given",
         }
     }
 }
@@ -263,6 +270,17 @@ pub enum Effect {
     InsertKey(KeyRow),
     /// A handoff code is used, and the grant is as its token says.
     Redeem(RedeemRow),
+    /// A grant waits for a colleague, or did without one.
+    InsertApproval(ApprovalRow),
+    /// A colleague said yes or no.
+    Decide {
+        /// The grant.
+        grant: GrantId,
+        /// Which of the two.
+        approved: bool,
+    },
+    /// An approved grant's token is signed, and the grant is as the token says.
+    Release(RedeemRow),
     /// Grants end before their time.
     Revoke(Revoke),
 }

@@ -7,12 +7,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::DateTime;
 
-use super::LogError;
+use super::approval::ApprovalState;
 use super::record::{Condition, Effect, Record};
 use super::stopping::{Beginning, Selector, Tag};
+use super::{LogError, changes};
 use crate::server::store::StoreError;
 use crate::server::store::append::Tx;
 use crate::server::store::stop::{CutOff, CutOffKind, LiveGrant};
+use crate::token::GrantId;
 
 /// What becomes of a record as far as revocations go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,7 @@ struct Facts {
     grants: HashMap<String, LiveGrant>,
     open_codes: HashSet<String>,
     taken_keys: HashSet<String>,
+    approvals: HashMap<String, ApprovalState>,
 }
 
 /// Rules on every record of a batch that would be recorded at `t_us`, in their order, so that of several
@@ -71,6 +74,7 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
     let mut facts = Facts { t_us, ..Facts::default() };
     let mut targets: BTreeSet<(CutOffKind, &str)> = BTreeSet::new();
     let (mut grants, mut codes, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut requests = BTreeSet::new();
     for condition in records.iter().flat_map(|record| &record.conditions) {
         match condition {
             Condition::GrantLive(grant) => {
@@ -82,6 +86,9 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
             }
             Condition::KeyFree(Tag(tag)) => {
                 keys.insert(&**tag);
+            }
+            Condition::Waiting(grant) | Condition::Approved(grant) => {
+                requests.insert(grant.as_str());
             }
             Condition::ClientActive(_) | Condition::TargetsBelow { .. } => {}
         }
@@ -106,6 +113,12 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
     }
     if !keys.is_empty() {
         facts.taken_keys.extend(tx.taken_keys(&list(keys), t_us).await?);
+    }
+    if !requests.is_empty() {
+        for (grant, state) in tx.approval_states(&list(requests)).await? {
+            let state = ApprovalState::parse(&state).ok_or(StoreError::Corrupt("an approval's state"))?;
+            facts.approvals.insert(grant, state);
+        }
     }
     Ok(facts)
 }
@@ -136,6 +149,8 @@ impl Facts {
                 }
                 Condition::CodeUnused(grant) => self.open_codes.contains(grant.as_str()),
                 Condition::KeyFree(Tag(tag)) => !self.taken_keys.contains(&**tag),
+                Condition::Waiting(grant) => self.stands(grant, ApprovalState::Waiting),
+                Condition::Approved(grant) => self.stands(grant, ApprovalState::Approved),
                 Condition::ClientActive(_) | Condition::TargetsBelow { .. } => true,
             };
             if !holds {
@@ -149,6 +164,10 @@ impl Facts {
     fn cut_off(&self, kind: CutOffKind, target: &str) -> Option<&CutOff> {
         // targets are few: a look-up that allocates is cheaper than a map of maps
         if self.cut_offs.is_empty() { None } else { self.cut_offs.get(&(kind, target.to_owned())) }
+    }
+
+    fn stands(&self, grant: &GrantId, state: ApprovalState) -> bool {
+        self.approvals.get(grant.as_str()) == Some(&state)
     }
 
     fn is_live(&self, grant: &str) -> bool {
@@ -201,7 +220,16 @@ impl Facts {
                         self.grants.remove(grant.as_str());
                     }
                 }
-                Effect::InsertGrant(_) | Effect::InsertChain { .. } | Effect::InsertCode(_) => {}
+                Effect::Decide { grant, approved } => {
+                    self.approvals.insert(grant.as_str().to_owned(), changes::decided(*approved));
+                }
+                Effect::Release(row) => {
+                    self.approvals.insert(row.grant.as_str().to_owned(), ApprovalState::Released);
+                }
+                Effect::InsertGrant(_)
+                | Effect::InsertChain { .. }
+                | Effect::InsertCode(_)
+                | Effect::InsertApproval(_) => {}
             }
         }
     }

@@ -34,3 +34,9 @@ pub const LIFETIME: &str = "stagedoor/lifetime";
 pub const CLERK_FULL_ACCESS: &str = "stagedoor/clerk_full_access";
 /// The question itself could not be put to the policy.
 pub const QUESTION: &str = "stagedoor/question";
+/// Nobody approves what he asked for himself, under whatever login.
+pub const APPROVER_IS_ACTOR: &str = "stagedoor/approver_is_actor";
+/// Nobody approves acting for himself.
+pub const APPROVER_IS_TARGET: &str = "stagedoor/approver_is_target";
+/// Asker and approver cannot be told apart: the directory does not know one of them.
+pub const APPROVER_UNKNOWN: &str = "stagedoor/approver_unknown";

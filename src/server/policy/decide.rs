@@ -278,9 +278,11 @@ fn has_cycle(act: &Act) -> bool {
     chain.iter().enumerate().any(|(i, a)| chain[i + 1..].iter().any(|b| same(a, b)))
 }
 
-/// Compared as the directory knows them; an actor it does not know, by the name he goes by.
+/// Compared as the directory knows them; an actor it does not know, by every name he goes by.
 fn is_self(facts: &Facts<'_>) -> bool {
-    let target = &facts.question.target.id;
-    let mapped = facts.actor.and_then(|p| p.id.as_ref());
-    mapped.unwrap_or(&facts.question.actor.act.sub) == target
+    let (target, actor) = (&facts.question.target.id, &facts.question.actor);
+    match facts.actor.and_then(|p| p.id.as_ref()) {
+        Some(mapped) => mapped == target,
+        None => actor.act.sub == *target || actor.directory_id.as_ref() == Some(target),
+    }
 }

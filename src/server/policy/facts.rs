@@ -190,6 +190,7 @@ fn actor_facts(written: WrittenActor, now: DateTime<Utc>) -> Result<ActorFacts, 
     };
     Ok(ActorFacts {
         person: person(written.known, written.directory, &written.sub),
+        directory_id: Some(written.sub.clone()),
         act: Act { sub: written.sub, iss: written.iss, act: earlier },
         assurance,
         roles: written.roles,

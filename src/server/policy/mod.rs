@@ -85,6 +85,9 @@ pub struct ActorFacts {
     pub amr: Vec<String>,
     /// When he logged in.
     pub auth_time: Option<DateTime<Utc>>,
+    /// Under which id the directory is asked about him: his `sub`, or another claim where his issuer is configured
+    /// so; `None`: under none, so that it does not know him.
+    pub directory_id: Option<Sub>,
     /// What the directory says of him; `None` when it does not know him or there is none.
     pub person: Option<Person>,
 }

@@ -22,6 +22,7 @@ impl std::fmt::Debug for PeopleTags {
 enum As {
     Actor,
     Subject,
+    Person,
 }
 
 impl PeopleTags {
@@ -41,6 +42,12 @@ impl PeopleTags {
     #[must_use]
     pub fn subject(&self, sub: &Sub, within: Option<&ClientId>) -> Tag {
         self.tag(As::Subject, sub, None, within)
+    }
+
+    /// Stands for somebody as the directory knows him, in whatever role.
+    #[must_use]
+    pub fn person(&self, id: &Sub) -> Tag {
+        self.tag(As::Person, id, None, None)
     }
 
     /// Every tag under which a hold could meet a grant of `client`, to these people.
@@ -78,6 +85,7 @@ impl PeopleTags {
         let role: &[u8] = match role {
             As::Actor => b"actor",
             As::Subject => b"subject",
+            As::Person => b"person",
         };
         let iss = iss.map_or(&b""[..], |iss| iss.as_str().as_bytes());
         let within = within.map_or(&b""[..], |client| client.as_str().as_bytes());

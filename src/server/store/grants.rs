@@ -1,6 +1,6 @@
 //! Reading grants, joined with what the log's erasable table says of their people.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{Db, StoreError, json, on_db};
 
@@ -39,7 +39,26 @@ pub struct GrantRecord {
     pub parent: Option<String>,
     /// JSON array of disclosures, unless erased.
     pub disclosures: Option<String>,
+    /// Its row of `approval`, where it has one.
+    pub approval: Option<ApprovalRecord>,
 }
+
+/// What a grant's row of `approval` says.
+#[derive(Debug, Clone)]
+pub struct ApprovalRecord {
+    /// The word.
+    pub state: String,
+    /// When the request lapses, microseconds.
+    pub lapses_us: i64,
+    /// The lifetime asked for.
+    pub lifetime_seconds: i64,
+    /// What stands for the asker.
+    pub asker_tag: Option<String>,
+}
+
+/// What has been asked for and not released: no token of it exists.
+const NOT_RELEASED: &str = "EXISTS (SELECT 1 FROM approval a WHERE a.grant_id = g.id \
+     AND a.state IN ('waiting', 'approved', 'refused'))";
 
 /// Which grants, by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +82,9 @@ impl State {
             Self::Pending => "g.accepted_at_us IS NULL AND g.revoked_at_us IS NULL".into(),
             Self::Accepted => "g.accepted_at_us IS NOT NULL AND g.revoked_at_us IS NULL".into(),
             Self::Revoked => "g.revoked_at_us IS NOT NULL".into(),
-            Self::Active => format!("g.revoked_at_us IS NULL AND g.exp_us > {now}"),
+            Self::Active => {
+                format!("g.revoked_at_us IS NULL AND g.exp_us > {now} AND NOT {NOT_RELEASED}")
+            }
             Self::Expired => format!("g.revoked_at_us IS NULL AND g.exp_us <= {now}"),
         }
     }
@@ -78,49 +99,49 @@ impl State {
 
 const COLUMNS: &str = "g.id, g.idx, g.jti, g.client, g.kid, g.aud, g.scope, g.assurance, g.iat_us, g.exp_us, \
      g.created_at_us, g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, \
-     (SELECT p.disclosures FROM audit_private p WHERE p.idx = g.idx) FROM actor_grant g";
+     (SELECT p.disclosures FROM audit_private p WHERE p.idx = g.idx), \
+     a.state, a.lapses_us, a.lifetime_seconds, a.asker_tag \
+     FROM actor_grant g LEFT JOIN approval a ON a.grant_id = g.id";
 
-type Row = (
-    String,
-    i64,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    i64,
-    i64,
-    i64,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-);
-
-impl From<Row> for GrantRecord {
-    fn from(row: Row) -> Self {
-        Self {
-            id: row.0,
-            idx: row.1,
-            jti: row.2,
-            client: row.3,
-            kid: row.4,
-            aud: row.5,
-            scope: row.6,
-            assurance: row.7,
-            iat_us: row.8,
-            exp_us: row.9,
-            created_at_us: row.10,
-            updated_at_us: row.11,
-            accepted_at_us: row.12,
-            revoked_at_us: row.13,
-            parent: row.14,
-            disclosures: row.15,
+/// The same on both databases, in the order of [`COLUMNS`].
+macro_rules! read_from {
+    ($($row:ty),+) => {$(
+        impl sqlx::FromRow<'_, $row> for GrantRecord {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                let state: Option<String> = row.try_get(16)?;
+                let approval = match state {
+                    None => None,
+                    Some(state) => Some(ApprovalRecord {
+                        state,
+                        lapses_us: row.try_get(17)?,
+                        lifetime_seconds: row.try_get(18)?,
+                        asker_tag: row.try_get(19)?,
+                    }),
+                };
+                Ok(Self {
+                    id: row.try_get(0)?,
+                    idx: row.try_get(1)?,
+                    jti: row.try_get(2)?,
+                    client: row.try_get(3)?,
+                    kid: row.try_get(4)?,
+                    aud: row.try_get(5)?,
+                    scope: row.try_get(6)?,
+                    assurance: row.try_get(7)?,
+                    iat_us: row.try_get(8)?,
+                    exp_us: row.try_get(9)?,
+                    created_at_us: row.try_get(10)?,
+                    updated_at_us: row.try_get(11)?,
+                    accepted_at_us: row.try_get(12)?,
+                    revoked_at_us: row.try_get(13)?,
+                    parent: row.try_get(14)?,
+                    disclosures: row.try_get(15)?,
+                    approval,
+                })
+            }
         }
-    }
+    )+};
 }
+read_from!(sqlx::sqlite::SqliteRow, sqlx::postgres::PgRow);
 
 /// The grant `id`.
 ///
@@ -128,9 +149,7 @@ impl From<Row> for GrantRecord {
 /// The database could not be asked.
 pub async fn grant(db: &Db, id: &str) -> Result<Option<GrantRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} WHERE g.id = $1");
-    let row: Option<Row> =
-        on_db!(db, read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)?;
-    Ok(row.map(Into::into))
+    Ok(on_db!(db, read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)?)
 }
 
 /// Up to `limit` grants issued in `[low, high)`, newest first.
@@ -154,7 +173,7 @@ pub async fn newest_grants(
         sql.push_str(&state.sql(now));
     }
     sql.push_str(" ORDER BY g.idx DESC LIMIT $3");
-    let rows: Vec<Row> = on_db!(
+    Ok(on_db!(
         db,
         read(pool) => {
             let mut query = sqlx::query_as(AssertSqlSafe(sql)).bind(low).bind(high).bind(limit);
@@ -166,8 +185,7 @@ pub async fn newest_grants(
             }
             query.fetch_all(pool).await
         }
-    )?;
-    Ok(rows.into_iter().map(Into::into).collect())
+    )?)
 }
 
 /// The grants issued at `positions`, newest first.
@@ -176,9 +194,8 @@ pub async fn newest_grants(
 /// The database could not be asked.
 pub async fn grants_at(db: &Db, positions: &[i64]) -> Result<Vec<GrantRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} WHERE g.idx {} ORDER BY g.idx DESC", db.in_list(1, "bigint"));
-    let rows: Vec<Row> = on_db!(
+    Ok(on_db!(
         db,
         read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await
-    )?;
-    Ok(rows.into_iter().map(Into::into).collect())
+    )?)
 }

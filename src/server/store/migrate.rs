@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqlStr};
 use super::{Db, StoreError, on_db};
 
 /// Number, name, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
     (
         1,
         "ground",
@@ -27,6 +27,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
         include_str!("../../../migrations/sqlite/0003_outflow.sql"),
         include_str!("../../../migrations/postgres/0003_outflow.sql"),
     ),
+    (
+        4,
+        "approval",
+        include_str!("../../../migrations/sqlite/0004_approval.sql"),
+        include_str!("../../../migrations/postgres/0004_approval.sql"),
+    ),
 ];
 
 /// The log's tables: the service role may read and insert, nothing else.
@@ -40,7 +46,7 @@ pub(super) const LOG_TABLES: [&str; 7] = [
     "audit_cosig",
 ];
 /// The tables the service changes as it likes.
-const OWN_TABLES: [&str; 10] = [
+const OWN_TABLES: [&str; 11] = [
     "meta",
     "client",
     "signing_key",
@@ -51,6 +57,7 @@ const OWN_TABLES: [&str; 10] = [
     "handoff_code",
     "idempotency",
     "webhook",
+    "approval",
 ];
 
 /// Every migration's SQLite text, for the check that the triggers in a file are the ones written here.

@@ -4,6 +4,7 @@
 //! stands in [`sqlite`] and [`postgres`]. Nothing else in the service matches on the database.
 
 pub mod append;
+pub mod approval;
 pub mod cosig;
 pub mod grants;
 mod migrate;

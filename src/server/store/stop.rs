@@ -6,8 +6,9 @@ use sqlx::{AssertSqlSafe, PgConnection, SqliteConnection};
 
 use super::StoreError;
 use super::append::{Tx, on_tx};
+use super::approval::{StoredApproval, StoredDecision};
 
-/// No grant lives longer than an hour; this much is looked at, so that clocks and waits do not matter.
+/// No grant lives longer than an hour after at most half an hour's wait for approval; this much is looked at, so that clocks and waits do not matter.
 const LIVE_US: i64 = 2 * 3600 * 1_000_000;
 /// The channel on which replicas tell each other that something was revoked (PostgreSQL).
 pub const CHANNEL: &str = "stagedoor_revoked";
@@ -176,13 +177,19 @@ pub struct Changes {
     pub keys: Vec<StoredKey>,
     /// Codes used.
     pub redeemed: Vec<StoredRedeem>,
+    /// Requests for approval, and grants that did without one.
+    pub approvals: Vec<StoredApproval>,
+    /// What colleagues decided.
+    pub decisions: Vec<StoredDecision>,
+    /// Approved requests whose token is signed.
+    pub released: Vec<StoredRedeem>,
     /// Revocations, in order.
     pub revocations: Vec<StoredRevoke>,
 }
 
 impl Tx<'_> {
     /// Rows of a JSON array bound as `$1`, one column `value`.
-    const fn rows(&self) -> &'static str {
+    pub(super) const fn rows(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "json_each($1)",
             Self::Postgres(_) => "json_array_elements($1::json)",
@@ -190,7 +197,7 @@ impl Tx<'_> {
     }
 
     /// Texts of a JSON array bound as `$1`, for `IN`.
-    const fn texts(&self) -> &'static str {
+    pub(super) const fn texts(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "IN (SELECT value FROM json_each($1))",
             Self::Postgres(_) => "= ANY (ARRAY (SELECT value FROM json_array_elements_text($1::json)))",
@@ -264,6 +271,7 @@ impl Tx<'_> {
     /// The database could not do it.
     pub async fn change(&mut self, changes: &Changes, t_us: i64) -> Result<HashMap<i64, u64>, StoreError> {
         self.insert_small(changes).await?;
+        self.approvals(changes, t_us).await?;
         self.redeem(&changes.redeemed, t_us).await?;
         let mut matched = HashMap::new();
         for revocation in &changes.revocations {
@@ -529,6 +537,6 @@ pub(super) fn first_live(t_us: i64) -> String {
 }
 
 /// JSON of plain values cannot fail.
-fn json<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

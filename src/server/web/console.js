@@ -32,6 +32,13 @@ addEventListener("pageshow", (event) => {
   // Back to a page of the cache: its forms and lists may be of another session.
   if (event.persisted) location.reload();
 });
+// A request that waits for a colleague: shown anew once it waits no more.
+if (document.querySelector("[data-waits]")) {
+  setInterval(async () => {
+    const answer = await fetch(location.href).catch(() => null);
+    if (answer && !(await answer.text()).includes("data-waits")) location.reload();
+  }, 2000);
+}
 document.querySelector("form[data-send-at-once]")?.submit();
 const go = document.querySelector("a[data-go-at-once]");
 if (go) location.replace(go.href);

@@ -1,5 +1,6 @@
 //! How pages look: values in, HTML out; whatever people wrote is shown as text.
 
+pub mod approvals;
 pub mod audit;
 pub mod chart;
 pub mod entry;
@@ -40,6 +41,7 @@ pub fn page(title: &str, viewer: Option<&Viewer>, form_word: &str, dev: bool, bo
                         nav aria-label="Console" {
                             @for (there, path, name) in [
                                 (viewer.may.support, "/console/support", "Support"),
+                                (true, "/console/approvals", "Approvals"),
                                 (viewer.may.audit, "/console/audit", "Log"),
                                 (viewer.may.revoke, "/console/security", "Security"),
                             ] {
@@ -115,8 +117,8 @@ pub fn countdown(end: DateTime<Utc>) -> Markup {
 #[must_use]
 pub fn badge(word: &str) -> Markup {
     let class = match word {
-        "granted" | "active" | "accepted" => "good",
-        "denied" | "revoked" => "bad",
+        "granted" | "active" | "accepted" | "approved" => "good",
+        "denied" | "revoked" | "refused" => "bad",
         _ => "plain",
     };
     html! { span class=(format!("badge {class}")) { (word) } }

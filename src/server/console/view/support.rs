@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 use super::{badge, countdown, cut, notice, said, word};
 use crate::server::clients::Client;
 use crate::server::console::draft::Delivery;
-use crate::server::log::Grant;
+use crate::server::log::{ApprovalState, Grant, GrantStatus};
 use crate::server::policy::{Limits, Person};
 
 /// The longest reason of the form, characters: four bytes each still fit the draft's cookie.
@@ -99,7 +99,7 @@ impl Wish {
 pub fn front(
     query: &str,
     found: Option<&[Person]>,
-    running: &[Grant],
+    (running, waiting): (&[Grant], &[Grant]),
     form_word: &str,
     message: Option<(&str, &str)>,
 ) -> Markup {
@@ -107,6 +107,7 @@ pub fn front(
         h1 { "Support" }
         @if let Some((class, text)) = message { (notice(class, text)) }
         (running_list(running, form_word))
+        (waiting_list(waiting))
         section aria-labelledby="find" {
             h2 #find { "Find a user" }
             form.row role="search" method="get" action="/console/support" {
@@ -164,6 +165,80 @@ fn running_list(running: &[Grant], form_word: &str) -> Markup {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+fn waiting_list(waiting: &[Grant]) -> Markup {
+    html! {
+        @if !waiting.is_empty() {
+            section aria-labelledby="waiting" {
+                h2 #waiting { "You asked a colleague" }
+                ul.people {
+                    @for grant in waiting {
+                        li {
+                            a href=(format!("/console/support/request?id={}", grant.row.id)) {
+                                strong { (cut(grant.subject.as_ref().map_or("(erased)", |s| s.as_str()))) }
+                                (badge(state(grant)))
+                                (countdown(grant.row.exp))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn state(grant: &Grant) -> &'static str {
+    grant.approval.as_ref().map_or("", |approval| approval.state.as_str())
+}
+
+/// One's own request: waiting, approved, refused, over.
+#[must_use]
+pub fn request(grant: &Grant, now: DateTime<Utc>, form_word: &str) -> Markup {
+    let user = grant.subject.as_ref().map_or("(erased)", |s| s.as_str());
+    let over = grant.status == GrantStatus::Revoked || grant.row.exp <= now;
+    let state = grant.approval.as_ref().map(|approval| approval.state);
+    html! {
+        p { a href="/console/support" { "← Support" } }
+        @match state {
+            Some(ApprovalState::Refused) => {
+                h1 { "A colleague refused" }
+                p { "Nothing was started. Ask whoever refused, or ask anew with a better reason." }
+            }
+            Some(ApprovalState::Released) => {
+                h1 { "This request was used" }
+                p { "It became an impersonation already. Start again to ask anew." }
+            }
+            _ if over => {
+                h1 { "This request is over" }
+                p { "It lapsed after 30 minutes, or was revoked. Start again to ask anew." }
+            }
+            Some(ApprovalState::Approved) => {
+                h1 { "A colleague approved" }
+                form method="post" action="/console/support/go-on" data-send-at-once="" {
+                    (word(form_word))
+                    input type="hidden" name="grant" value=(grant.row.id.as_str());
+                    button.primary type="submit" { "Act as " (cut(user)) }
+                }
+            }
+            _ => {
+                h1 { "Waiting for a colleague" }
+                p role="status" data-waits="" {
+                    "Somebody who may approve it finds it under Approvals. Leave this page open: it goes on by itself."
+                }
+                p { "It lapses in " (countdown(grant.row.exp)) }
+            }
+        }
+        dl.facts {
+            dt { "User" } dd { (said(user)) }
+            dt { "Reason" } dd { (said(grant.reason.as_deref().unwrap_or("(erased)"))) }
+            @if let Some(ticket) = &grant.ticket { dt { "Ticket" } dd { (said(ticket)) } }
+            dt { "To do what" } dd { code { (grant.row.scope.to_string()) } }
+            @if let Some(approval) = &grant.approval {
+                dt { "For how long" } dd { (approval.lifetime_seconds / 60) " minutes from the start" }
             }
         }
     }

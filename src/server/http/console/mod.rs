@@ -1,5 +1,6 @@
 //! `/console`: pages for people. A handler reads, makes one call and shows; what it shows stands in `server::console`.
 
+mod approvals;
 mod assets;
 mod audit;
 mod ending;
@@ -30,6 +31,10 @@ pub fn configure(config: &mut ServiceConfig) {
             .route("/support/user", web::get().to(support::user))
             .route("/support/start", web::post().to(support::start))
             .route("/support/stop", web::post().to(support::stop))
+            .route("/support/request", web::get().to(support::request))
+            .route("/support/go-on", web::post().to(support::go_on))
+            .route("/approvals", web::get().to(approvals::page))
+            .route("/approvals/decide", web::post().to(approvals::decide))
             .route("/handoff", web::get().to(support::handoff))
             .route("/audit", web::get().to(audit::list))
             .route("/audit/export", web::get().to(audit::export))

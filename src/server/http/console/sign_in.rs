@@ -78,7 +78,7 @@ pub async fn local(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRe
 /// A person of the demo: what he is stands in the directory.
 fn of_the_demo(sub: Sub, iss: &Issuer) -> ActorFacts {
     ActorFacts {
-        act: Act { sub, iss: Some(iss.clone()), act: None },
+        act: Act { sub: sub.clone(), iss: Some(iss.clone()), act: None },
         assurance: Assurance::Verified,
         roles: Vec::new(),
         groups: Vec::new(),
@@ -86,6 +86,7 @@ fn of_the_demo(sub: Sub, iss: &Issuer) -> ActorFacts {
         acr: None,
         amr: Vec::new(),
         auth_time: None,
+        directory_id: Some(sub),
         person: None,
     }
 }

@@ -18,7 +18,9 @@ use crate::server::console::view::support::{Answer, Filled, MAX_REASON, MAX_TICK
 use crate::server::console::{Console, products, view};
 use crate::server::directory::MAX_SEARCH_BYTES;
 use crate::server::http::App;
-use crate::server::issue::{Ask, Caller, CodeChallenge, Explained, Handoff, IssueError, Requested, Subject};
+use crate::server::issue::{
+    Ask, Caller, CodeChallenge, Explained, Handoff, IssueError, Outcome, Requested, Subject,
+};
 use crate::server::log::{Grant, GrantFilter, GrantStatus};
 use crate::server::outbound::Url;
 use crate::server::policy::{LIFETIME_CAP_SECONDS, Person, Verdict};
@@ -28,6 +30,8 @@ use crate::token::{GrantId, Scope, Sub};
 const FOUND: usize = 20;
 /// Running impersonations that are shown.
 const RUNNING: u32 = 20;
+/// Requests looked through for the visitor's own.
+const MOST_REQUESTS: u32 = 200;
 /// Stands in explain entries where no reason was given yet.
 const NO_REASON_YET: &str = "(asked on the support page, before a reason was given)";
 
@@ -59,9 +63,11 @@ pub async fn front(app: App, request: HttpRequest, search: Query<Search>) -> Res
         visit.record_view(&app, "search", found.len(), None).await?;
     }
     let running = running(&app, &visit).await?;
+    let waiting = waiting(&app, &visit).await?;
     let stopped = search.stopped.is_some().then(|| ("good", view::support::stopped(visit.now)));
     let message = stopped.as_ref().map(|(class, text)| (*class, text.as_str()));
-    let body = view::support::front(&query, found.as_deref(), &running, &visit.word(console), message);
+    let body =
+        view::support::front(&query, found.as_deref(), (&running, &waiting), &visit.word(console), message);
     Ok(visit.show(console, "Support", &body, &[]))
 }
 
@@ -91,6 +97,12 @@ async fn running(app: &App, visit: &Visit) -> Result<Vec<Grant>, Trouble> {
     };
     let page = app.log.grants(&filter, None, RUNNING, visit.now).await.map_err(log_away)?;
     Ok(page.rows.into_iter().filter(|grant| is_his(grant, visit)).collect())
+}
+
+/// The visitor's own requests that wait, for a colleague or, approved, for himself.
+async fn waiting(app: &App, visit: &Visit) -> Result<Vec<Grant>, Trouble> {
+    let open = app.log.open_requests(visit.now, MOST_REQUESTS).await.map_err(log_away)?;
+    Ok(open.into_iter().filter(|grant| is_his(grant, visit) && !app.revocations.covers(&grant.row)).collect())
 }
 
 fn is_his(grant: &Grant, visit: &Visit) -> bool {
@@ -184,6 +196,7 @@ fn ask(
         expires_in_seconds: seconds,
         audience: None,
         scope,
+        approval: None,
     }
 }
 
@@ -226,15 +239,67 @@ pub async fn start(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRe
         ticket: Some(filled.ticket.clone()).filter(|t| !t.is_empty()),
         seconds: minutes * 60,
         scope: wish.scope().and_then(|scope| Scope::parse(scope).ok()),
+        approval: None,
         exp: Draft::ends(visit.now),
     };
-    let Ok(sealed) = draft.seal(&console.seals) else {
-        return user_page(&app, &visit, &user, &filled, Some(product), Some("The reason is too long.")).await;
-    };
+    match to_product(console, product, &draft)? {
+        Some(response) => Ok(response),
+        None => user_page(&app, &visit, &user, &filled, Some(product), Some("The reason is too long.")).await,
+    }
+}
+
+/// Sends the browser to the product with the draft; `None`: it does not fit a cookie.
+fn to_product(console: &Console, product: &Client, draft: &Draft) -> Result<Option<HttpResponse>, Trouble> {
+    let Ok(sealed) = draft.seal(&console.seals) else { return Ok(None) };
     let begin = product.handoff_url.as_deref().map(|url| start_url(url, &draft.id));
     let mut response = go_to(&begin.ok_or(Trouble::Form("This product takes no codes."))?);
     append_cookie(&mut response, &set_cookie(draft::COOKIE, &sealed, DRAFT_SECONDS));
-    Ok(response)
+    Ok(Some(response))
+}
+
+/// GET `/console/support/request?id=`: one's own request while a colleague thinks about it.
+pub async fn request(app: App, request: HttpRequest, which: Query<Whom>) -> Result<HttpResponse, Trouble> {
+    let visit = agent(&app, &request).await?;
+    let console = console(&app)?;
+    let grant = own_request(&app, &visit, which.id.as_deref().unwrap_or("")).await?;
+    let all = products(&app.clients.all());
+    let body = view::support::request(&grant, visit.now, &visit.word(console));
+    Ok(visit.show(console, "Support: your request", &body, &origins(&all)))
+}
+
+async fn own_request(app: &App, visit: &Visit, id: &str) -> Result<Grant, Trouble> {
+    let not_there = Trouble::NotThere("There is no such request of yours.");
+    let id = GrantId::try_from(id).map_err(|_| not_there.clone())?;
+    let grant = app.log.grant(&id, visit.now).await.map_err(log_away)?.ok_or(not_there.clone())?;
+    let is_request = grant.approval.is_some() && !grant.is_break_glass();
+    if is_request && is_his(&grant, visit) { Ok(app.revoker.seen(grant)) } else { Err(not_there) }
+}
+
+/// POST `/console/support/go-on`: an approved request goes the way of every start, under its own name.
+pub async fn go_on(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Trouble> {
+    let visit = agent(&app, &request).await?;
+    let console = console(&app)?;
+    let form = Form::of(&visit, console, &request, &body)?;
+    let grant = own_request(&app, &visit, form.text("grant")).await?;
+    let product = products(&app.clients.all()).into_iter().find(|client| client.id == grant.row.client);
+    let product =
+        product.ok_or(Trouble::Form("This product cannot be opened any more. Tell whoever runs it."))?;
+    let (Some(user), Some(approval)) = (grant.subject, grant.approval) else {
+        return Err(Trouble::NotThere("There is no such request of yours."));
+    };
+    let draft = Draft {
+        id: console.seals.random_word(),
+        session: visit.viewer.session.id.clone(),
+        client: product.id.clone(),
+        user,
+        reason: grant.reason.unwrap_or_default(),
+        ticket: grant.ticket,
+        seconds: approval.lifetime_seconds,
+        scope: Some(grant.row.scope),
+        approval: Some(grant.row.id),
+        exp: Draft::ends(visit.now),
+    };
+    to_product(console, &product, &draft)?.ok_or(Trouble::Form("The reason is too long."))
 }
 
 /// What is wrong with a form, in words; the policy has its own say later.
@@ -282,7 +347,8 @@ pub async fn handoff(app: App, request: HttpRequest, back: Query<Return>) -> Res
     let client = products(&app.clients.all()).into_iter().find(|c| c.id == draft.client);
     let client = client.ok_or(Trouble::Form("This product cannot be opened any more. Start again."))?;
     let mut response = match code(&app, &visit, &client, &draft, challenge).await? {
-        Ok(code) => handed_over(console, &visit, &client, &draft, &code),
+        Ok(Outcome::Granted(code)) => handed_over(console, &visit, &client, &draft, &code),
+        Ok(Outcome::Waiting(waiting)) => go_to(&format!("/console/support/request?id={}", waiting.id)),
         Err(message) => {
             let filled = Filled {
                 reason: draft.reason.clone(),
@@ -312,15 +378,22 @@ async fn code(
     client: &Arc<Client>,
     draft: &Draft,
     challenge: CodeChallenge,
-) -> Result<Result<Zeroizing<String>, String>, Trouble> {
+) -> Result<Result<Outcome<Zeroizing<String>>, String>, Trouble> {
     let caller = Caller { client, request: &visit.request, address: visit.address };
     let (user, reason) = (draft.user.clone(), draft.reason.clone());
-    let ask = ask(visit, user, reason, draft.ticket.clone(), Some(draft.seconds), draft.scope.clone());
+    let ask = Ask {
+        approval: draft.approval.clone(),
+        ..ask(visit, user, reason, draft.ticket.clone(), Some(draft.seconds), draft.scope.clone())
+    };
     let handoff = Handoff { redeem_client: None, code_challenge: Some(challenge) };
     match app.desk.mint_code(&caller, ask, handoff, None).await {
-        Ok(Ok(handed)) => {
+        Ok(Ok(Outcome::Granted(handed))) => {
             app.metrics.mint("granted");
-            Ok(Ok(handed.code))
+            Ok(Ok(Outcome::Granted(handed.code)))
+        }
+        Ok(Ok(Outcome::Waiting(waiting))) => {
+            app.metrics.mint("pending");
+            Ok(Ok(Outcome::Waiting(waiting)))
         }
         Ok(Err(denial)) => {
             app.metrics.mint("denied");

@@ -47,12 +47,15 @@ pub async fn visit(app: &App, request: &HttpRequest) -> Result<Visit, Trouble> {
         };
         return Err(Trouble::SignIn { back });
     };
-    let person = app.desk.directory.look_up(&session.sub).await.map_err(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the directory could not be asked");
-        Trouble::Unavailable(
-            "The directory cannot be asked, so it is not known what you may see. Try again shortly.",
-        )
-    })?;
+    let person = match &session.directory_id {
+        None => None,
+        Some(id) => app.desk.directory.look_up(id).await.map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the directory could not be asked");
+            Trouble::Unavailable(
+                "The directory cannot be asked, so it is not known what you may see. Try again shortly.",
+            )
+        })?,
+    };
     let may = permissions(&app.desk.policy.current(), &session, person.as_ref(), arrival.address, now);
     Ok(Visit { viewer: Viewer { session, person, may }, request: arrival.id, address: arrival.address, now })
 }

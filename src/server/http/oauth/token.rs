@@ -15,9 +15,9 @@ use super::form::Form;
 use crate::server::actors::Declared;
 use crate::server::clients::ClientScope;
 use crate::server::http::problem::chain;
-use crate::server::issue::{self, Ask, Denial, DenialKind, Minted, Requested, Subject};
+use crate::server::issue::{self, Ask, Denial, DenialKind, Minted, Outcome, Requested, Subject};
 use crate::server::policy::Refusal;
-use crate::token::{Audience, Scope, Sub};
+use crate::token::{Audience, GrantId, Scope, Sub};
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -50,9 +50,15 @@ pub async fn token(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRe
         address: caller.arrival.address,
     };
     match app.desk.mint(&issue_caller, ask, key).await {
-        Ok(Ok(minted)) => {
+        Ok(Ok(Outcome::Granted(minted))) => {
             app.metrics.mint("granted");
             Ok(answer(&exchanged(&minted)))
+        }
+        // RFC 8628's word for it: ask again, with this `approval` or under the same Idempotency-Key
+        Ok(Ok(Outcome::Waiting(waiting))) => {
+            app.metrics.mint("pending");
+            let wait = format!("a colleague has to approve first: ask again with approval={}", waiting.id);
+            Err(OAuthError::new("authorization_pending", wait).recorded())
         }
         Ok(Err(denial)) => {
             app.metrics.mint("denied");
@@ -140,6 +146,11 @@ fn read_ask(form: &Form) -> Result<Ask, OAuthError> {
         expires_in_seconds: None,
         audience: audience(form)?,
         scope,
+        approval: form
+            .get("approval")
+            .map(GrantId::try_from)
+            .transpose()
+            .map_err(|_| OAuthError::invalid_request("approval names no request"))?,
     })
 }
 
@@ -203,6 +214,8 @@ fn denied(denial: Denial) -> OAuthError {
         | DenialKind::KeyReused
         | DenialKind::GrantEnded
         | DenialKind::NoSuchCode
+        | DenialKind::NoSuchRequest
+        | DenialKind::NotWaiting
         | DenialKind::Policy(
             Refusal::Denied | Refusal::Error | Refusal::UnknownTarget | Refusal::StepUp(_),
         ) => OAuthError::invalid_request(denial.message),

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 
 use super::{Cursor, Fingerprint, Page, PersonalData, fingerprint};
+use crate::server::log::approval::{Approval, ApprovalState, LAPSE_SECONDS};
 use crate::server::log::clock_guard::micros;
 use crate::server::log::conditions;
 use crate::server::log::head::locate;
 use crate::server::log::record::GrantRow;
-use crate::server::log::{Log, LogError};
+use crate::server::log::{Log, LogError, Tag};
 use crate::server::store::StoreError;
 use crate::server::store::grants::{self, GrantRecord, State};
 use crate::server::store::read::{self, Key, Search};
@@ -95,6 +96,12 @@ pub struct Grant {
     pub subject: Option<Sub>,
     /// The actor with his chain, unless erased.
     pub actor: Option<Act>,
+    /// Why, unless erased.
+    pub reason: Option<String>,
+    /// The ticket, unless erased.
+    pub ticket: Option<String>,
+    /// What stands beside it when a colleague was asked, or glass was broken.
+    pub approval: Option<Approval>,
     /// Redeemed at.
     pub accepted_at: Option<DateTime<Utc>>,
     /// Revoked at.
@@ -114,7 +121,13 @@ impl Grant {
         self.revoked_at.is_none() && self.row.exp > now
     }
 
-    fn read(record: GrantRecord) -> Result<Self, StoreError> {
+    /// Whether it was made without the colleague whom the policy asks for otherwise.
+    #[must_use]
+    pub fn is_break_glass(&self) -> bool {
+        self.approval.as_ref().is_some_and(|approval| approval.state == ApprovalState::Waived)
+    }
+
+    pub(in crate::server::log) fn read(record: GrantRecord) -> Result<Self, StoreError> {
         const BAD: StoreError = StoreError::Corrupt("a grant");
         let time = |us: i64| DateTime::from_timestamp_micros(us).ok_or(BAD);
         let disclosures: Vec<String> = match &record.disclosures {
@@ -128,6 +141,7 @@ impl Grant {
             (None, None) => GrantStatus::Pending,
         };
         let (epoch, index) = locate(record.idx);
+        let text = |name: &str| personal.get(name).and_then(|text| Some(text.as_str()?.to_owned()));
         Ok(Self {
             row: GrantRow {
                 id: record.id.parse().map_err(|_| BAD)?,
@@ -149,6 +163,17 @@ impl Grant {
             status,
             subject: personal.get("sub").and_then(|sub| Sub::try_from(sub.as_str()?).ok()),
             actor: personal.get("act").and_then(|act| serde_json::from_value(act.clone()).ok()),
+            reason: text("reason"),
+            ticket: text("ticket"),
+            approval: match record.approval {
+                None => None,
+                Some(row) => Some(Approval {
+                    state: ApprovalState::parse(&row.state).ok_or(BAD)?,
+                    lapses_at: time(row.lapses_us)?,
+                    lifetime_seconds: u32::try_from(row.lifetime_seconds).map_err(|_| BAD)?,
+                    asker: row.asker_tag.map(|tag| Tag(tag.into())),
+                }),
+            },
             accepted_at: record.accepted_at_us.map(time).transpose()?,
             revoked_at: record.revoked_at_us.map(time).transpose()?,
             updated_at: time(record.updated_at_us)?,
@@ -174,9 +199,11 @@ impl Log {
         let high = Cursor::below(cursor);
         let state = filter.status.map(GrantStatus::state);
         let low = match state {
-            // no grant lives longer than the cap: what was issued before cannot be active
+            // no grant lives longer than the cap, nor waits longer than this for a colleague: what was asked
+            // for before cannot be active
             Some(State::Active) => {
-                let cap = i64::from(crate::server::policy::LIFETIME_CAP_SECONDS) * 1_000_000;
+                let longest = i64::from(crate::server::policy::LIFETIME_CAP_SECONDS) + LAPSE_SECONDS;
+                let cap = longest * 1_000_000;
                 read::first_at_or_after(db, now_us - cap - 60_000_000).await?.unwrap_or(i64::MAX)
             }
             _ => 0,

@@ -1,0 +1,136 @@
+//! Requests that wait for a colleague, as rows: what an append asks and changes, and what is waiting.
+
+use sqlx::{AssertSqlSafe, PgConnection, SqliteConnection};
+
+use super::append::{Tx, on_tx};
+use super::stop::{Changes, json};
+use super::{Db, StoreError, on_db};
+
+/// A new row of `approval`.
+#[derive(Debug)]
+pub struct StoredApproval {
+    /// The grant.
+    pub grant_id: String,
+    /// The word.
+    pub state: &'static str,
+    /// When the request lapses, microseconds.
+    pub lapses_us: i64,
+    /// The lifetime asked for.
+    pub lifetime_seconds: u32,
+    /// What stands for the asker.
+    pub asker_tag: Option<String>,
+}
+
+/// What a colleague decided.
+#[derive(Debug)]
+pub struct StoredDecision {
+    /// The entry.
+    pub idx: i64,
+    /// The grant.
+    pub grant_id: String,
+    /// The word.
+    pub state: &'static str,
+}
+
+impl Tx<'_> {
+    /// The state of those of `grants` that have a row.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn approval_states(&mut self, grants: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
+        let sql = format!("SELECT grant_id, state FROM approval WHERE grant_id {}", self.texts());
+        Ok(on_tx!(self, (conn) => {
+            sqlx::query_as(AssertSqlSafe(sql)).bind(json(&grants)).fetch_all(conn).await
+        })?)
+    }
+
+    /// Makes a batch's changes to requests at `t_us`: asked, then decided, then released.
+    pub(super) async fn approvals(&mut self, changes: &Changes, t_us: i64) -> Result<(), StoreError> {
+        for new in &changes.approvals {
+            on_tx!(self, (conn) => {
+                sqlx::query(
+                    "INSERT INTO approval (grant_id, state, lapses_us, lifetime_seconds, asker_tag) \
+                     VALUES ($1, $2, $3, $4, $5)",
+                )
+                .bind(&new.grant_id)
+                .bind(new.state)
+                .bind(new.lapses_us)
+                .bind(i64::from(new.lifetime_seconds))
+                .bind(&new.asker_tag)
+                .execute(conn)
+                .await
+                .map(drop)
+            })?;
+        }
+        for decision in &changes.decisions {
+            on_tx!(self, (conn) => {
+                sqlx::query("UPDATE approval SET state = $2, decided_idx = $3 WHERE grant_id = $1")
+                    .bind(&decision.grant_id)
+                    .bind(decision.state)
+                    .bind(decision.idx)
+                    .execute(conn)
+                    .await
+                    .map(drop)
+            })?;
+            self.touch(&decision.grant_id, t_us).await?;
+        }
+        for released in &changes.released {
+            on_tx!(self, (conn) => {
+                sqlx::query("UPDATE approval SET state = 'released' WHERE grant_id = $1")
+                    .bind(&released.grant_id)
+                    .execute(conn)
+                    .await
+                    .map(drop)
+            })?;
+            on_tx!(self, (conn) => {
+                sqlx::query(
+                    "UPDATE actor_grant SET kid = $2, scope = $3, iat_us = $4, exp_us = $5, \
+                     updated_at_us = $6 WHERE id = $1",
+                )
+                .bind(&released.grant_id)
+                .bind(&released.kid)
+                .bind(&released.scope)
+                .bind(released.iat_us)
+                .bind(released.exp_us)
+                .bind(t_us)
+                .execute(conn)
+                .await
+                .map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn touch(&mut self, grant: &str, t_us: i64) -> Result<(), StoreError> {
+        on_tx!(self, (conn) => {
+            sqlx::query("UPDATE actor_grant SET updated_at_us = $2 WHERE id = $1")
+                .bind(grant)
+                .bind(t_us)
+                .execute(conn)
+                .await
+                .map(drop)
+        })?;
+        Ok(())
+    }
+}
+
+impl Db {
+    /// The positions of up to `limit` requests that wait at `now_us`, for a colleague or for their asker; those
+    /// that lapse first first.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn open_requests(&self, now_us: i64, limit: i64) -> Result<Vec<i64>, StoreError> {
+        Ok(on_db!(self, read(pool) => {
+            sqlx::query_scalar(
+                "SELECT g.idx FROM approval a JOIN actor_grant g ON g.id = a.grant_id \
+                 WHERE a.state IN ('waiting', 'approved') AND a.lapses_us > $1 AND g.revoked_at_us IS NULL \
+                 ORDER BY a.lapses_us LIMIT $2",
+            )
+            .bind(now_us)
+            .bind(limit)
+            .fetch_all(pool)
+            .await
+        })?)
+    }
+}
