@@ -1,9 +1,10 @@
 //! How soon a stop stops, and what it costs: `cargo bench --bench stop -- [quick|full]`.
 //!
 //! `quick` (the default): from the answer to a revocation until every one of 200 guards refuses, with one
-//! replica on SQLite and three on PostgreSQL; other replicas' verdicts; verification with 100 000 live
-//! revocations against none; redeeming against minting. `full` also connects 5 000 guards to one replica and
-//! says what each takes.
+//! replica on SQLite and three on PostgreSQL, over the stream and where only polling is left; other replicas'
+//! verdicts; verification with 100 000 live revocations against none; redeeming against minting; what 10 000
+//! revoked grants weigh on the wire and in a guard of its own process. `full` also connects 5 000 guards to one
+//! replica and says what each takes. `weigh`: the 10 000 alone.
 
 #![expect(clippy::cast_precision_loss, reason = "figures are shown to three digits")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the machine's clock")]
@@ -25,24 +26,37 @@ use stagedoor::token::{
     encode_jws,
 };
 
-use site::{AUDIENCE, Caller, ISSUER, Replica, Site, body_for, mint, text};
+use site::{AUDIENCE, ISSUER, Replica, Site, body_for, mint, text};
 
 const GUARDS: usize = 200;
 const ROUNDS: usize = 30;
 
 fn main() {
-    let full = std::env::args().any(|arg| arg == "full");
+    let arguments: Vec<String> = std::env::args().collect();
+    let full = arguments.iter().any(|arg| arg == "full");
+    let weigh = arguments.iter().any(|arg| arg == "weigh");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
+        if let [.., word, base, secret] = arguments.as_slice()
+            && word == "guard"
+        {
+            return guard_alone(base, secret).await;
+        }
+        weighing(Site::sqlite().await).await;
+        if weigh {
+            return;
+        }
         verifying();
-        latency("sqlite, 1 replica", Site::sqlite().await, 1).await;
-        match Site::postgres().await {
-            Some(site) => latency("postgres, 3 replicas", site, 3).await,
-            None => println!("SKIP postgres: it is not installed"),
+        for stream in [true, false] {
+            latency("sqlite, 1 replica", Site::sqlite().await, 1, stream).await;
+            match Site::postgres().await {
+                Some(site) => latency("postgres, 3 replicas", site, 3, stream).await,
+                None => println!("SKIP postgres: it is not installed"),
+            }
         }
         redeeming(Site::sqlite().await).await;
         if full {
@@ -71,10 +85,10 @@ struct Guard {
     _handle: RevocationsHandle,
 }
 
-async fn guard(replica: &Replica, caller: &Caller) -> Guard {
-    let revocations = RemoteRevocations::of(&ISSUER.parse().expect("an issuer"), &replica.base)
+async fn guard(base: &str, secret: &str) -> Guard {
+    let revocations = RemoteRevocations::of(&ISSUER.parse().expect("an issuer"), base)
         .expect("a client")
-        .client_secret(&caller.secret)
+        .client_secret(secret)
         .ready_within(Duration::from_secs(30));
     let knowledge = revocations.knowledge();
     Guard { knowledge, _handle: revocations.start().await.expect("a snapshot") }
@@ -89,15 +103,42 @@ fn verified(replica: &Replica, token: &str) -> Arc<Verified> {
     verifier.verify(token).expect("a fresh token")
 }
 
-async fn latency(name: &str, site: Site, replicas: usize) {
+/// A way to a replica on which nobody gets through to the stream; what is asked for goes through.
+async fn without_stream(replica: &Replica) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (here, there) = (listener.local_addr().expect("an address"), replica.running.address);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut first = [0; 64];
+                let n = near.peek(&mut first).await.unwrap_or(0);
+                if first[..n].starts_with(b"GET /v1/revocations/stream") {
+                    return;
+                }
+                if let Ok(mut far) = tokio::net::TcpStream::connect(there).await {
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                }
+            });
+        }
+    });
+    format!("http://{here}")
+}
+
+/// `stream`: guards hear; else they are left with asking once a second.
+async fn latency(name: &str, site: Site, replicas: usize, stream: bool) {
+    let name = format!("{name}, {}", if stream { "streamed" } else { "stream cut, polled" });
     let minter = site.minter().await;
     let mut running = Vec::new();
     for _ in 0..replicas {
         running.push(site.replica().await);
     }
+    let mut bases = Vec::new();
+    for replica in &running {
+        bases.push(if stream { replica.base.clone() } else { without_stream(replica).await });
+    }
     let mut guards = Vec::new();
     for i in 0..GUARDS {
-        guards.push(guard(&running[i % replicas], &minter).await);
+        guards.push(guard(&bases[i % replicas], &minter.secret).await);
     }
     // streams are up when nobody needs to ask any more
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -133,6 +174,59 @@ async fn latency(name: &str, site: Site, replicas: usize) {
     for replica in running {
         replica.stop().await;
     }
+}
+
+/// What 10 000 revoked grants weigh: the snapshot over the wire, and a process that does nothing but follow.
+async fn weighing(site: Site) {
+    const REVOKED: usize = 10_000;
+    let (minter, admin) = (site.minter().await, site.admin().await);
+    let replica = site.replica().await;
+    let api = minter.at(&replica);
+    let callers = 16;
+    run(callers, REVOKED / callers, |_| {
+        let api = api.clone();
+        async move { drop(api.mint(&body_for("admin_7", "user_42")).await.ok()) }
+    })
+    .await;
+    let before = child(&replica, &minter.secret);
+    let body = json!({ "actor": { "sub": "admin_7" }, "reason": "The figures need many" });
+    let matched = admin.at(&replica).post("/v1/revocations", &body).await.ok();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let wire = |encoding: &'static str| {
+        let request =
+            client.get(format!("{}/v1/revocations", replica.base)).header("accept-encoding", encoding);
+        async move { request.send().await.expect("an answer").bytes().await.expect("a body").len() }
+    };
+    let (packed, plain) = (wire("gzip").await, wire("identity").await);
+    println!("{} revoked grants: {packed} bytes on the wire (gzip), {plain} without", matched["matched"]);
+    let after = child(&replica, &minter.secret);
+    for (name, of) in
+        ["its own pages", "resident, the program's pages among them", "resident at its most"].iter().zip(0..)
+    {
+        println!("a guard alone, {name}: {} KiB with none revoked, {} KiB with them", before[of], after[of]);
+    }
+    replica.stop().await;
+}
+
+/// A process of its own that follows `replica`: its own pages, its resident memory and the most it ever was, KiB.
+fn child(replica: &Replica, secret: &str) -> Vec<u64> {
+    let program = std::env::current_exe().expect("a path");
+    let output = std::process::Command::new(program)
+        .args(["guard", &replica.base, secret])
+        .output()
+        .expect("a process of its own");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figures: Vec<u64> = said.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(figures.len(), 3, "{said}");
+    figures
+}
+
+async fn guard_alone(base: &str, secret: &str) {
+    let guard = guard(base, secret).await;
+    // the stream is up, and its snapshot taken in as well
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    println!("{} {} {}", memory("RssAnon:"), memory("VmRSS:"), memory("VmHWM:"));
+    drop(guard);
 }
 
 /// Verification with 100 000 live revocations against none, as a ratio.
@@ -230,7 +324,7 @@ async fn crowd(site: Site) {
     const CROWD: usize = 5000;
     let minter = site.minter().await;
     let replica = site.replica().await;
-    let before = resident();
+    let before = memory("VmRSS:");
     let mut streams = Vec::with_capacity(CROWD);
     for _ in 0..CROWD {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -246,7 +340,7 @@ async fn crowd(site: Site) {
         streams.push(stream);
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let after = resident();
+    let after = memory("VmRSS:");
     // our own ends of the connections are small, and counted too: the figure is an upper bound
     println!(
         "{CROWD} guards connected ({} listen): {:.1} KiB each, both ends",
@@ -257,9 +351,9 @@ async fn crowd(site: Site) {
     replica.stop().await;
 }
 
-/// This process's resident memory, KiB.
-fn resident() -> u64 {
+/// A figure of this process's memory, KiB.
+fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a Linux machine");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("a figure");
     line.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::book::Heard;
 use crate::guards::Taken;
-use crate::load::{Load, Mix};
+use crate::load::{Load, MINT, Mix, ask, client, post};
 use crate::pg::Cluster;
 use crate::proxy::Mode;
 use crate::rng::Rng;
@@ -195,7 +195,7 @@ async fn told_to_stop(site: &mut Site, rng: &mut Rng) -> Injected {
     Injected { at: format!("after {} ms", after.as_millis()), heard: load.stop().await, violations }
 }
 
-async fn fails(site: &Site, call: &str, errno: &str, rng: &mut Rng) -> Injected {
+async fn fails(site: &mut Site, call: &str, errno: &str, rng: &mut Rng) -> Injected {
     let n = rng.between(1, 8);
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={errno}:when={n}+"));
     let files = ["", "-wal", "-shm"].map(|suffix| site.file(suffix));
@@ -208,7 +208,26 @@ async fn fails(site: &Site, call: &str, errno: &str, rng: &mut Rng) -> Injected 
     sleep(Duration::from_millis(200)).await;
     let heard = load.stop().await;
     let times = log.matches("(INJECTED)").count();
-    Injected { at: format!("from #{n} on, {times} times"), heard, ..Injected::default() }
+    let mut at = format!("from #{n} on, {times} times");
+    // a lock that the kernel would not give back stays with its process: refusing until it ends is right
+    if !mints_within(site, Duration::from_secs(8)).await {
+        site.replicas[0].kill();
+        at += "; refused until it was started again";
+    }
+    Injected { at, heard, ..Injected::default() }
+}
+
+async fn mints_within(site: &Site, time: Duration) -> bool {
+    let began = Instant::now();
+    let base = &site.replicas[0].base;
+    while began.elapsed() < time {
+        let answer = post(&client(), base, &site.minter, MINT, None, &ask("mended")).await;
+        if answer.is_some_and(|(status, _)| status == 200) {
+            return true;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    false
 }
 
 async fn fails_at_start(site: &mut Site, call: &str, errno: &str, rng: &mut Rng) -> Injected {

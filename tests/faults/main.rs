@@ -57,6 +57,9 @@ struct Options {
     /// Where the verdicts go
     #[arg(long, default_value = "bench/faults.json")]
     out: PathBuf,
+    /// Keep the verdicts that are there, and add to them
+    #[arg(long)]
+    append: bool,
     /// What `cargo test` hands to every test program
     #[arg(hide = true)]
     _rest: Vec<String>,
@@ -143,7 +146,8 @@ async fn all(options: &Options) -> ExitCode {
     let plan = plan(options);
     let mut seeds = Rng::new(options.seed ^ 0x5eed);
     let mut sites = HashMap::new();
-    let (mut verdicts, mut bad) = (Vec::new(), 0);
+    let mut verdicts = if options.append { written(&options.out) } else { Vec::new() };
+    let (before, mut bad) = (verdicts.len(), verdicts.iter().filter(|verdict| !is_good(verdict)).count());
     for (n, (run, place)) in plan.iter().enumerate() {
         let seed = seeds.next();
         let began = Instant::now();
@@ -155,11 +159,11 @@ async fn all(options: &Options) -> ExitCode {
                 json!({ "verdict": "COULD NOT RUN" })
             }
         };
-        let mut line = json!({ "run": n + 1, "kind": run.name(), "database": place.database(), "replicas": place.replicas(), "seed": format!("{seed:x}") });
+        let mut line = json!({ "run": before + n + 1, "kind": run.name(), "database": place.database(), "replicas": place.replicas(), "seed": format!("{seed:x}") });
         for (key, value) in verdict.as_object().expect("an object") {
             line[key] = value.clone();
         }
-        let good = matches!(line["verdict"].as_str(), Some("holds" | "caught"));
+        let good = is_good(&line);
         bad += usize::from(!good);
         println!(
             "{:>3}/{} {:<32} {:<8} x{} {} ({:.1} s) {}",
@@ -179,6 +183,17 @@ async fn all(options: &Options) -> ExitCode {
     site::tidy();
     println!("{} runs, {bad} bad; verdicts in {}", plan.len(), options.out.display());
     ExitCode::from(u8::from(bad > 0))
+}
+
+fn is_good(verdict: &Value) -> bool {
+    matches!(verdict["verdict"].as_str(), Some("holds" | "caught"))
+}
+
+/// The verdicts in a file of an earlier run.
+fn written(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).expect("verdicts to add to");
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    all["verdicts"].as_array().cloned().unwrap_or_default()
 }
 
 async fn one(

@@ -159,6 +159,20 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn codes_of_a_disabled_client_are_worth_nothing(site) {
+        let (minter, product, _, replica) = cast(&site).await;
+        let code = handed(&minter, &product, &replica, json!({})).await;
+        site.disable(&minter.id).await;
+        until("the client is out", || async {
+            minter.at(&replica).get("/v1/actor_tokens").await.status == 401
+        })
+        .await;
+        let refused = product.at(&replica).post(REDEEM, &with(&code)).await;
+        assert!(matches!(refused.status.as_u16(), 403 | 404), "{refused:?}");
+        assert!(refused.json()["token"].is_null());
+        replica.stop().await;
+    }
+
     async fn members_of_a_handoff_are_read_strictly(site) {
         let (minter, product, _, replica) = cast(&site).await;
         let api = minter.at(&replica);

@@ -9,6 +9,7 @@ use support::pg;
 
 mod following;
 mod handing;
+mod hostile_feed;
 mod ordering;
 mod retrying;
 mod revoking;
