@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::body::{BodyError, ClockFlag, Encoded, encode};
+use super::body::{BodyError, ClockFlag, Draft, Encoded};
 use super::changes;
 use super::checkpoint::CheckpointSigner;
 use super::clock_guard::{ClockGuard, Verdict, micros};
@@ -23,7 +23,7 @@ use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
 use super::{Fatal, LogError, LogOptions, Recorded, Stats};
-use crate::server::store::append::{Batch, EntryRow, StoredGrant, StoredHead, StoredPrivate, Writer};
+use crate::server::store::append::{Batch, StoredGrant, StoredHead, Writer};
 use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError};
 use crate::token::{Clock, Entropy};
@@ -39,9 +39,38 @@ pub(super) const IAT_TOLERANCE_US: i64 = 30_000_000;
 #[derive(Debug)]
 pub(super) struct Queued {
     pub record: Record,
+    /// The record's event, written down already.
+    pub draft: Draft,
     /// What the record takes out of the log, as the owner.
     pub surgery: Option<Surgery>,
-    pub answer: oneshot::Sender<Result<Recorded, LogError>>,
+    pub answer: oneshot::Sender<Result<Placed, LogError>>,
+}
+
+/// A record that is durable, and what its receipt is made of. Whoever waits makes it, not the batcher, for
+/// whom everybody waits.
+#[derive(Debug)]
+pub(super) struct Placed {
+    index: u64,
+    time: DateTime<Utc>,
+    failed: Option<Condition>,
+    matched: u64,
+    batch: Arc<Sealed>,
+}
+
+/// What a batch's receipts have in common.
+#[derive(Debug)]
+struct Sealed {
+    epoch: u32,
+    nodes: BatchNodes,
+    checkpoint: Arc<str>,
+}
+
+impl Placed {
+    pub fn recorded(self) -> Recorded {
+        let Self { index, time, failed, matched, batch } = self;
+        let proof = proof::format(index, &batch.nodes.inclusion(index), &batch.checkpoint);
+        Recorded { index, epoch: batch.epoch, time, proof, failed, matched }
+    }
 }
 
 /// What the batcher has made durable, for readers.
@@ -85,8 +114,14 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// A record on its way into a batch: refused, or encoded.
-type Planned<'r> = Result<(Encoded, &'r [Effect], Option<Condition>), LogError>;
+/// What becomes of a batch's records, in their order, and the rows of those that stand.
+#[derive(Default)]
+struct Plan<'r> {
+    /// The condition that turned a record into its denial, or why it is not recorded at all.
+    outcomes: Vec<Result<Option<Condition>, LogError>>,
+    entries: Vec<Encoded>,
+    effects: Vec<&'r [Effect]>,
+}
 
 pub(super) struct Batcher {
     pub db: Db,
@@ -137,7 +172,7 @@ impl Batcher {
                     if idle < self.options.heartbeat || !self.heartbeat_due().await {
                         continue;
                     }
-                    waiting.push(heartbeat());
+                    waiting.extend(heartbeat(&*self.entropy));
                 }
             }
             let recorded = self.serve(&mut waiting).await;
@@ -161,13 +196,15 @@ impl Batcher {
         waiting.sort_by_key(|queued| queued.record.revokes());
         let mut surgeries = Vec::new();
         let mut records = Vec::with_capacity(waiting.len());
+        let mut drafts = Vec::with_capacity(waiting.len());
         let mut answers = Vec::with_capacity(waiting.len());
         for queued in waiting.drain(..) {
             surgeries.extend(queued.surgery);
             records.push(queued.record);
+            drafts.push(queued.draft);
             answers.push(queued.answer);
         }
-        let append = self.append(&records, &surgeries);
+        let append = self.append(&records, drafts, &surgeries);
         let appended = match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(appended) => appended,
             Err(_) => Err(Failure::Store(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut)))),
@@ -208,8 +245,9 @@ impl Batcher {
     async fn append(
         &mut self,
         records: &[Record],
+        drafts: Vec<Draft>,
         surgeries: &[Surgery],
-    ) -> Result<Vec<Result<Recorded, LogError>>, Failure> {
+    ) -> Result<Vec<Result<Placed, LogError>>, Failure> {
         let room = self.space.has_room(&self.db, &*self.clock).await;
         let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
         let mut tx = self.writer.begin().await?;
@@ -228,16 +266,23 @@ impl Batcher {
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
         let failed = conditions::failed(&mut tx, records, t_us, hour_ago, head.end()).await?;
         let rulings = standing::judge(&mut tx, records, t_us).await?;
-        let planned: Vec<Planned<'_>> = records
-            .iter()
-            .zip(failed.into_iter().zip(rulings))
-            .map(|(record, (failed, ruling))| {
-                plan(record, ruling.after(failed)?, verdict, room, &*self.entropy)
-            })
-            .collect();
+        let mut plan = Plan::default();
+        for ((record, draft), (failed, ruling)) in
+            records.iter().zip(drafts).zip(failed.into_iter().zip(rulings))
+        {
+            let outcome = ruling.after(failed).and_then(|failed| {
+                let planned = plan_one(record, draft, failed.as_ref(), verdict, room, &*self.entropy)?;
+                Ok((failed, planned))
+            });
+            plan.outcomes.push(outcome.map(|(failed, (encoded, effects))| {
+                plan.entries.push(encoded);
+                plan.effects.push(effects);
+                failed
+            }));
+        }
 
         let mut frontier = head.frontier.clone();
-        let leaves = planned.iter().flatten().map(|(encoded, ..)| encoded.leaf);
+        let leaves = plan.entries.iter().map(|encoded| encoded.leaf);
         let mut subtrees = Vec::new();
         let nodes = BatchNodes::append(&mut frontier, leaves, |height, n, hash| {
             if height > 0 && height % 8 == 0 {
@@ -246,26 +291,27 @@ impl Batcher {
             }
         });
         if frontier.size() == head.size() {
-            return Ok(planned.into_iter().map(|plan| Err(refusal(plan))).collect());
+            return Ok(plan.outcomes.into_iter().map(|outcome| Err(refusal(outcome))).collect());
         }
         for surgery in surgeries {
             tx.operate(surgery).await?;
         }
         let made = Head { epoch: head.epoch, root: frontier.root(), frontier, t_us: Some(t_us) };
-        let batch = rows(&planned, &head, &made, subtrees, &self.options.replica);
-        tx.insert(&batch).await?;
-        let effects = (head.end()..).zip(planned.iter().flatten().map(|(_, effects, _)| *effects));
-        let matched = tx.change(&changes::of(effects, t_us), t_us).await?;
+        let changes = changes::of((head.end()..).zip(plan.effects.iter().copied()), t_us);
+        let outcomes = std::mem::take(&mut plan.outcomes);
+        tx.insert(rows(plan, &head, &made, subtrees, &self.options.replica)).await?;
+        let matched = tx.change(&changes, t_us).await?;
         tx.commit().await?;
 
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(made.size() - head.size(), Ordering::Relaxed);
-        let checkpoint = self.signer.sign(made.size(), made.root);
-        let outcomes = answers(planned, &head, &made, &matched, &nodes, &checkpoint);
+        let checkpoint: Arc<str> = self.signer.sign(made.size(), made.root).into();
+        let sealed = Sealed { epoch: made.epoch, nodes, checkpoint: Arc::clone(&checkpoint) };
+        let answers = answers(outcomes, &head, &made, &matched, &Arc::new(sealed));
         self.begins_epoch = false;
         self.floor = made.clone();
-        self.published.send_replace(Published { head: made, checkpoint: checkpoint.into() });
-        Ok(outcomes)
+        self.published.send_replace(Published { head: made, checkpoint });
+        Ok(answers)
     }
 
     /// Whether no replica has written anything for the length of a heartbeat.
@@ -281,12 +327,10 @@ impl Batcher {
     }
 }
 
-fn heartbeat() -> Queued {
-    Queued {
-        record: Record::of(Event::new(EventType::Heartbeat)),
-        surgery: None,
-        answer: oneshot::channel().0,
-    }
+fn heartbeat(entropy: &dyn Entropy) -> Result<Queued, BodyError> {
+    let record = Record::of(Event::new(EventType::Heartbeat));
+    let draft = Draft::of(&record.event, None, entropy)?;
+    Ok(Queued { record, draft, surgery: None, answer: oneshot::channel().0 })
 }
 
 /// The floor guard: what this process saw committed must still be there (invariants 9 and 10).
@@ -305,13 +349,14 @@ fn check_floor(floor: &Head, head: &Head, root_at_floor: Option<&[u8]>) -> Resul
 }
 
 /// Decides what becomes of one record; whatever is wrong with it stays with it.
-fn plan<'r>(
+fn plan_one<'r>(
     record: &'r Record,
-    failed: Option<Condition>,
+    draft: Draft,
+    failed: Option<&Condition>,
     verdict: Verdict,
     room: bool,
     entropy: &dyn Entropy,
-) -> Planned<'r> {
+) -> Result<(Encoded, &'r [Effect]), LogError> {
     if !room && !record.may_use_reserve {
         return Err(LogError::Full);
     }
@@ -321,26 +366,23 @@ fn plan<'r>(
         Verdict::Bad(_, ClockFlag::Behind) => return Err(LogError::ClockBehind),
         Verdict::Bad(_, ClockFlag::Jumped) => return Err(LogError::ClockJumped),
     };
-    let denied;
-    let (event, effects) = match &failed {
-        None => (&record.event, record.effects.as_slice()),
-        Some(condition) => {
-            denied = record.event.clone().denied(condition.rule());
-            (&denied, [].as_slice())
-        }
-    };
+    if let Some(condition) = failed {
+        let denied = record.event.clone().denied(condition.rule());
+        return Ok((Draft::of(&denied, flag, entropy)?.at(t_us), &[]));
+    }
+    let event = &record.event;
     let released = matches!(event.typ, EventType::Issue | EventType::Redeem)
         && event.decision == Some(Decision::Granted);
     let iat_us = event.iat.filter(|_| released && event.signed_sha256.is_some()).map(micros);
     if iat_us.is_some_and(|iat| iat.abs_diff(t_us) > IAT_TOLERANCE_US.unsigned_abs()) {
         return Err(LogError::ClockJumped);
     }
-    let encoded = encode(event, t_us, flag, entropy)?;
-    Ok((encoded, effects, failed))
+    let draft = if flag.is_some() { Draft::of(event, flag, entropy)? } else { draft };
+    Ok((draft.at(t_us), &record.effects))
 }
 
-fn refusal(plan: Planned<'_>) -> LogError {
-    match plan {
+fn refusal(outcome: Result<Option<Condition>, LogError>) -> LogError {
+    match outcome {
         Err(error) => error,
         // unreachable in practice: nothing was appended, so nothing was planned
         Ok(_) => LogError::Unrecordable(BodyError::Profile),
@@ -348,22 +390,19 @@ fn refusal(plan: Planned<'_>) -> LogError {
 }
 
 fn rows<'b>(
-    planned: &[Planned<'_>],
+    plan: Plan<'_>,
     head: &Head,
     made: &Head,
     subtrees: Vec<(i64, i64, [u8; 32])>,
     replica: &'b str,
 ) -> Batch<'b> {
-    let mut entries = Vec::with_capacity(planned.len());
-    let mut grants = Vec::new();
-    for (idx, (encoded, effects, _)) in (head.end()..).zip(planned.iter().flatten()) {
-        for effect in *effects {
-            if let Effect::InsertGrant(grant) = effect {
-                grants.push(stored_grant(idx, grant));
-            }
-        }
-        entries.push(entry_row(idx, encoded));
-    }
+    let effects = (head.end()..).zip(&plan.effects);
+    let grants = effects.flat_map(|(idx, effects)| {
+        effects.iter().filter_map(move |effect| match effect {
+            Effect::InsertGrant(grant) => Some(stored_grant(idx, grant)),
+            _ => None,
+        })
+    });
     Batch {
         prev: head.end(),
         head: StoredHead {
@@ -373,32 +412,9 @@ fn rows<'b>(
             t_us: made.t_us.unwrap_or_default(),
         },
         replica,
-        entries,
+        grants: grants.collect(),
+        entries: plan.entries,
         subtrees,
-        grants,
-    }
-}
-
-fn entry_row(idx: i64, encoded: &Encoded) -> EntryRow {
-    let index = &encoded.index;
-    EntryRow {
-        idx,
-        leaf: encoded.leaf,
-        body: encoded.body.clone(),
-        jti: index.jti.clone(),
-        signed8: index.signed8,
-        typ: index.typ,
-        decision: index.decision,
-        client: index.client.clone(),
-        rule: index.rule.clone(),
-        grant_id: index.grant_id.clone(),
-        private: encoded.private.as_ref().map(|row| StoredPrivate {
-            disclosures: row.disclosures.clone(),
-            actor: row.actor.clone(),
-            actor_iss: row.actor_iss.clone(),
-            subject: row.subject.clone(),
-            ticket: row.ticket.clone(),
-        }),
     }
 }
 
@@ -421,24 +437,22 @@ fn stored_grant(idx: i64, grant: &GrantRow) -> StoredGrant {
 
 /// What everyone in the batch is told, now that it is durable.
 fn answers(
-    planned: Vec<Planned<'_>>,
+    outcomes: Vec<Result<Option<Condition>, LogError>>,
     head: &Head,
     made: &Head,
     matched: &HashMap<i64, u64>,
-    nodes: &BatchNodes,
-    checkpoint: &str,
-) -> Vec<Result<Recorded, LogError>> {
+    batch: &Arc<Sealed>,
+) -> Vec<Result<Placed, LogError>> {
     let mut next = head.size();
     let time = DateTime::<Utc>::from_timestamp_micros(made.t_us.unwrap_or_default()).unwrap_or_default();
-    planned
+    outcomes
         .into_iter()
-        .map(|plan| {
-            let (_, _, failed) = plan?;
+        .map(|outcome| {
+            let failed = outcome?;
             let index = next;
             next += 1;
-            let proof = proof::format(index, &nodes.inclusion(index), checkpoint);
             let matched = matched.get(&position(made.epoch, index)).copied().unwrap_or(0);
-            Ok(Recorded { index, epoch: made.epoch, time, proof, failed, matched })
+            Ok(Placed { index, time, failed, matched, batch: Arc::clone(batch) })
         })
         .collect()
 }

@@ -11,10 +11,13 @@ use serde_json::Value;
 
 use super::record::{Event, EventType, Personal};
 use super::tree::{Hash, leaf_hash, sha256};
+use crate::server::store::append::StoredPrivate;
 use crate::token::Entropy;
 
 /// The most bytes a body may have: entry bundles carry a 16-bit length.
 pub const MAX_BODY_BYTES: usize = 65_535;
+/// What the digits of a time take at the most, with sign.
+const MAX_TIME_DIGITS: usize = 20;
 /// Integers beyond this are not the same in every JSON reader (restricted profile).
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
@@ -55,24 +58,9 @@ pub struct Encoded {
     /// `SHA-256(0x00 ‖ body)`.
     pub leaf: Hash,
     /// What can be erased; `None` when the event names nobody.
-    pub private: Option<PrivateRow>,
+    pub private: Option<StoredPrivate>,
     /// What is searched and is not personal.
     pub index: IndexRow,
-}
-
-/// A row of `audit_private`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrivateRow {
-    /// JSON array of SD-JWT disclosures.
-    pub disclosures: String,
-    /// The acting person's id.
-    pub actor: Option<String>,
-    /// Who names him.
-    pub actor_iss: Option<String>,
-    /// The target.
-    pub subject: Option<String>,
-    /// The ticket.
-    pub ticket: Option<String>,
 }
 
 /// A row of `audit_index`.
@@ -94,9 +82,9 @@ pub struct IndexRow {
     pub grant_id: Option<String>,
 }
 
-/// The body, fields in the order JCS wants (ASCII names, sorted).
+/// The body's fields before `t`, in the order JCS wants (ASCII names, sorted).
 #[derive(Serialize)]
-struct Body<'e> {
+struct Before<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     act_sd: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,7 +123,11 @@ struct Body<'e> {
     signed_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub_sd: Option<&'e str>,
-    t: i64,
+}
+
+/// The fields after `t`.
+#[derive(Serialize)]
+struct After<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ticket_sd: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,56 +136,80 @@ struct Body<'e> {
     v: u8,
 }
 
-/// Encodes `event` as recorded at `t_us` (microseconds since the epoch); salts come from `entropy`.
-///
-/// # Errors
-/// An event outside the profile or too long.
-pub fn encode(
-    event: &Event,
-    t_us: i64,
-    clock: Option<ClockFlag>,
-    entropy: &dyn Entropy,
-) -> Result<Encoded, BodyError> {
-    if let Some(detail) = &event.detail {
-        check_profile(detail.values(), detail.keys(), 0)?;
+/// An event written down but for the time of its entry, which only the log's lock tells. Whoever records
+/// makes it himself, so that everybody else's wait for the lock holds nothing of it.
+#[derive(Debug)]
+pub struct Draft {
+    /// The body up to the value of `t`, with room for it.
+    before: Vec<u8>,
+    /// The body after it.
+    after: Vec<u8>,
+    private: Option<StoredPrivate>,
+    index: IndexRow,
+}
+
+impl Draft {
+    /// Writes `event` down; salts come from `entropy`.
+    ///
+    /// # Errors
+    /// An event outside the profile or too long.
+    pub fn of(event: &Event, clock: Option<ClockFlag>, entropy: &dyn Entropy) -> Result<Self, BodyError> {
+        if let Some(detail) = &event.detail {
+            check_profile(detail.values(), detail.keys(), 0)?;
+        }
+        let disclosures = Disclosures::of(&event.personal, entropy);
+        let before = Before {
+            act_sd: disclosures.digest("act"),
+            addr_sd: disclosures.digest("addr"),
+            assurance: event.assurance.map(crate::token::Assurance::as_str),
+            aud: &event.aud,
+            client: event.client.as_ref().map(crate::token::ClientId::as_str),
+            clock: clock.map(ClockFlag::as_str),
+            decision: event.decision.map(super::record::Decision::as_str),
+            detail: event.detail.as_ref().map(Sorted),
+            grant: event.grant.as_ref().map(crate::token::GrantId::as_str),
+            iat: event.iat.map(|at| at.timestamp()),
+            jti: event.jti.as_ref().map(crate::token::Jti::as_str),
+            kid: event.kid.as_ref().map(crate::token::Kid::as_str),
+            policy: event.policy.as_deref(),
+            reason_sd: disclosures.digest("reason"),
+            req: event.req.as_ref().map(crate::token::RequestId::as_str),
+            rule: event.rule.as_deref(),
+            scope: event.scope.as_ref().map(ToString::to_string),
+            signed_sha256: event.signed_sha256.map(|hash| URL_SAFE_NO_PAD.encode(hash)),
+            sub_sd: disclosures.digest("sub"),
+        };
+        let after = After {
+            ticket_sd: disclosures.digest("ticket"),
+            ttl: event.ttl_seconds,
+            typ: event.typ.as_str(),
+            v: 1,
+        };
+        let mut text = Vec::with_capacity(1024);
+        serde_json::to_writer(&mut text, &before).map_err(|_| BodyError::Profile)?;
+        let after = serde_json::to_vec(&after).map_err(|_| BodyError::Profile)?;
+        // `{…}` and `{…}` become `{…,"t":` and `,…}`
+        text.pop();
+        if text.len() > 1 {
+            text.push(b',');
+        }
+        text.extend_from_slice(b"\"t\":");
+        if text.len() + MAX_TIME_DIGITS + after.len() > MAX_BODY_BYTES {
+            return Err(BodyError::TooLong);
+        }
+        Ok(Self { before: text, after, private: disclosures.row(&event.personal), index: index_row(event) })
     }
-    let disclosures = Disclosures::of(&event.personal, entropy);
-    let body = Body {
-        act_sd: disclosures.digest("act"),
-        addr_sd: disclosures.digest("addr"),
-        assurance: event.assurance.map(crate::token::Assurance::as_str),
-        aud: &event.aud,
-        client: event.client.as_ref().map(crate::token::ClientId::as_str),
-        clock: clock.map(ClockFlag::as_str),
-        decision: event.decision.map(super::record::Decision::as_str),
-        detail: event.detail.as_ref().map(Sorted),
-        grant: event.grant.as_ref().map(crate::token::GrantId::as_str),
-        iat: event.iat.map(|at| at.timestamp()),
-        jti: event.jti.as_ref().map(crate::token::Jti::as_str),
-        kid: event.kid.as_ref().map(crate::token::Kid::as_str),
-        policy: event.policy.as_deref(),
-        reason_sd: disclosures.digest("reason"),
-        req: event.req.as_ref().map(crate::token::RequestId::as_str),
-        rule: event.rule.as_deref(),
-        scope: event.scope.as_ref().map(ToString::to_string),
-        signed_sha256: event.signed_sha256.map(|hash| URL_SAFE_NO_PAD.encode(hash)),
-        sub_sd: disclosures.digest("sub"),
-        t: t_us,
-        ticket_sd: disclosures.digest("ticket"),
-        ttl: event.ttl_seconds,
-        typ: event.typ.as_str(),
-        v: 1,
-    };
-    let body = serde_json::to_vec(&body).map_err(|_| BodyError::Profile)?;
-    if body.len() > MAX_BODY_BYTES {
-        return Err(BodyError::TooLong);
+
+    /// The entry, recorded at `t_us` (microseconds since the epoch).
+    #[must_use]
+    pub fn at(self, t_us: i64) -> Encoded {
+        use std::io::Write as _;
+        let mut body = self.before;
+        // writing to a vector cannot fail
+        let _ = write!(body, "{t_us},");
+        body.extend_from_slice(&self.after[1..]);
+        Encoded { leaf: leaf_hash(&body), body, private: self.private, index: self.index }
     }
-    Ok(Encoded {
-        leaf: leaf_hash(&body),
-        body,
-        private: disclosures.row(&event.personal),
-        index: index_row(event),
-    })
 }
 
 fn index_row(event: &Event) -> IndexRow {
@@ -256,13 +272,13 @@ impl Disclosures {
         self.0.iter().find(|(n, ..)| *n == name).map(|(_, _, digest)| digest.as_str())
     }
 
-    fn row(&self, personal: &Personal) -> Option<PrivateRow> {
+    fn row(&self, personal: &Personal) -> Option<StoredPrivate> {
         if self.0.is_empty() {
             return None;
         }
         // base64url needs no escaping
         let list: Vec<&str> = self.0.iter().map(|(_, text, _)| text.as_str()).collect();
-        Some(PrivateRow {
+        Some(StoredPrivate {
             disclosures: format!("[\"{}\"]", list.join("\",\"")),
             actor: personal.actor.as_ref().map(|act| searchable(act.sub.as_str())),
             actor_iss: personal.actor.as_ref().and_then(|act| Some(searchable(act.iss.as_ref()?.as_str()))),
@@ -394,6 +410,15 @@ mod tests {
             address: Some([192, 0, 2, 7].into()),
         };
         event
+    }
+
+    fn encode(
+        event: &Event,
+        t_us: i64,
+        clock: Option<ClockFlag>,
+        entropy: &dyn Entropy,
+    ) -> Result<Encoded, BodyError> {
+        Draft::of(event, clock, entropy).map(|draft| draft.at(t_us))
     }
 
     #[test]

@@ -57,7 +57,7 @@ use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError, read as store_read};
 use crate::token::{Clock, Entropy};
 use batcher::{Batcher, Counters, Published, Queued};
-use body::BodyError;
+use body::{BodyError, Draft};
 use clock_guard::ClockGuard;
 use head::Head;
 use space::Space;
@@ -222,6 +222,7 @@ pub struct Log(Arc<Inner>);
 
 struct Inner {
     db: Db,
+    entropy: Arc<dyn Entropy>,
     signer: Arc<CheckpointSigner>,
     queue: mpsc::Sender<Queued>,
     published: watch::Receiver<Published>,
@@ -317,13 +318,13 @@ impl Log {
         let (queue, queue_rx) = mpsc::channel(options.queue);
         let counters = Arc::new(Counters::default());
         let batcher = Batcher {
+            entropy: Arc::clone(&entropy),
             writer: Writer::new(&db),
             db: db.clone(),
             signer: Arc::clone(&signer),
             guard: ClockGuard::new(&*clock),
             space: Space::new(options.max_bytes),
             clock,
-            entropy,
             options,
             floor: head,
             queue: queue_rx,
@@ -336,6 +337,7 @@ impl Log {
         let task = Mutex::new(Some(tokio::spawn(batcher.run())));
         Self(Arc::new(Inner {
             db,
+            entropy,
             signer,
             queue,
             published: published_rx,
@@ -371,12 +373,15 @@ impl Log {
 
     async fn queue_and_wait(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
         let (answer, answered) = oneshot::channel();
-        self.0.queue.try_send(Queued { record, surgery, answer }).map_err(|error| match error {
+        let draft = Draft::of(&record.event, None, &*self.0.entropy)?;
+        let queued = Queued { record, draft, surgery, answer };
+        self.0.queue.try_send(queued).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LogError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;
         let waiting = tracing::debug_span!("record");
-        answered.instrument(waiting).await.unwrap_or_else(|_| Err(self.stopped()))
+        let placed = answered.instrument(waiting).await.unwrap_or_else(|_| Err(self.stopped()))?;
+        Ok(placed.recorded())
     }
 
     fn stopped(&self) -> LogError {

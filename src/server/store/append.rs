@@ -1,14 +1,12 @@
 //! The append's transaction: lock, head, conditions, insert, commit; the same steps on both databases.
 //!
-//! Only the lock and the bulk inserts differ; they stand at the end of this file, side by side.
+//! Only the lock differs, and the bulk inserts, which stand in `insert`.
 
 use sqlx::pool::PoolConnection;
-use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
-    Transaction,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
-use super::{BUCKET_BITS, Db, List, StoreError, hex, json};
+use super::{BUCKET_BITS, Db, List, StoreError, json};
+use crate::server::log::body::Encoded;
 
 /// Entries of one epoch; a new epoch begins at the next multiple.
 pub const EPOCH_SPAN: i64 = 1 << 40;
@@ -51,48 +49,15 @@ pub struct Batch<'b> {
     /// The name of this process among replicas.
     pub replica: &'b str,
     /// The entries, contiguous from `prev`.
-    pub entries: Vec<EntryRow>,
+    pub entries: Vec<Encoded>,
     /// Complete subtrees of 256^level leaves.
     pub subtrees: Vec<(i64, i64, [u8; 32])>,
     /// Grants that come into being.
     pub grants: Vec<StoredGrant>,
 }
 
-impl Batch<'_> {
-    fn private(&self) -> Vec<(i64, &StoredPrivate)> {
-        self.entries.iter().filter_map(|row| Some((row.idx, row.private.as_ref()?))).collect()
-    }
-}
-
-/// One entry with what is stored beside it.
-#[derive(Debug)]
-pub struct EntryRow {
-    /// Global position.
-    pub idx: i64,
-    /// Hash of the body.
-    pub leaf: [u8; 32],
-    /// What was hashed: JSON, so it is text.
-    pub body: Vec<u8>,
-    /// Search keys that are not personal.
-    pub jti: Option<String>,
-    /// See `audit_index.signed8`.
-    pub signed8: Option<i64>,
-    /// Type of entry.
-    pub typ: &'static str,
-    /// How it ended.
-    pub decision: Option<&'static str>,
-    /// Client.
-    pub client: Option<String>,
-    /// Rule.
-    pub rule: Option<String>,
-    /// Grant.
-    pub grant_id: Option<String>,
-    /// What can be erased.
-    pub private: Option<StoredPrivate>,
-}
-
 /// A row of `audit_private` without its position.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPrivate {
     /// JSON array of disclosures.
     pub disclosures: String,
@@ -157,11 +122,11 @@ macro_rules! on_tx {
     ($tx:expr, ($conn:ident) => $body:expr) => {
         match $tx {
             Tx::Sqlite(tx) => {
-                let $conn: &mut SqliteConnection = &mut *tx;
+                let $conn: &mut sqlx::SqliteConnection = &mut *tx;
                 $body
             }
             Tx::Postgres(tx) => {
-                let $conn: &mut PgConnection = &mut *tx;
+                let $conn: &mut sqlx::PgConnection = &mut *tx;
                 $body
             }
         }
@@ -344,92 +309,12 @@ impl Tx<'_> {
         })?)
     }
 
-    /// Inserts rows of personal data.
-    pub(super) async fn insert_private(&mut self, rows: &[(i64, &StoredPrivate)]) -> Result<(), StoreError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        match self {
-            Self::Sqlite(tx) => {
-                let rows: Vec<_> = rows
-                    .iter()
-                    .map(|(idx, p)| (idx, &p.disclosures, &p.actor, &p.actor_iss, &p.subject, &p.ticket))
-                    .collect();
-                sqlx::query(
-                    "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket) \
-                     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 \
-                     FROM json_each($1)",
-                )
-                .bind(json(&rows))
-                .execute(&mut **tx)
-                .await?;
-            }
-            Self::Postgres(tx) => {
-                sqlx::query(
-                    "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket) \
-                     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], \
-                     $6::text[])",
-                )
-                .bind(rows.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
-                .bind(rows.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
-                .bind(rows.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
-                .bind(rows.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
-                .bind(rows.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
-                .bind(rows.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
-                .execute(&mut **tx)
-                .await?;
-            }
-        }
-        Ok(())
-    }
-
     const fn in_text_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "text" }
     }
 
     pub(super) const fn in_number_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "bigint" }
-    }
-
-    /// Inserts a batch: entries first, then the head, whose trigger counts them.
-    ///
-    /// # Errors
-    /// A key that exists, or the database could not do it.
-    pub async fn insert(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(tx) => {
-                insert_sqlite(&mut *tx, batch).await?;
-                self.insert_private(&batch.private()).await?;
-            }
-            Self::Postgres(tx) => insert_postgres(&mut *tx, batch).await?,
-        }
-        for (level, n, hash) in &batch.subtrees {
-            on_tx!(self, (conn) => {
-                sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
-                    .bind(level)
-                    .bind(n)
-                    .bind(&hash[..])
-                    .execute(conn)
-                    .await
-                    .map(drop)
-            })?;
-        }
-        on_tx!(self, (conn) => {
-            sqlx::query(
-                "INSERT INTO audit_head (size, prev, root, frontier, t_us, replica) \
-                 VALUES ($1, $2, $3, $4, $5, $6)",
-            )
-            .bind(batch.head.size)
-            .bind(batch.prev)
-            .bind(&batch.head.root)
-            .bind(&batch.head.frontier)
-            .bind(batch.head.t_us)
-            .bind(batch.replica)
-            .execute(conn)
-            .await
-            .map(drop)
-        })?;
-        Ok(())
     }
 
     /// Makes it durable. When this fails, nobody knows whether it is.
@@ -443,113 +328,4 @@ impl Tx<'_> {
         }
         Ok(())
     }
-}
-
-async fn insert_sqlite(conn: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
-    let body = |row: &EntryRow| String::from_utf8(row.body.clone()).map_err(|_| StoreError::Corrupt("body"));
-    let t_us = batch.head.t_us;
-    let entries = batch
-        .entries
-        .iter()
-        .map(|row| Ok((row.idx, hex(&row.leaf), body(row)?)))
-        .collect::<Result<Vec<_>, StoreError>>()?;
-    sqlx::query(
-        "INSERT INTO audit_entry (idx, t_us, leaf, body) \
-         SELECT value ->> 0, $2, unhex(value ->> 1), CAST(value ->> 2 AS BLOB) FROM json_each($1)",
-    )
-    .bind(json(&entries))
-    .bind(t_us)
-    .execute(&mut *conn)
-    .await?;
-    let index: Vec<_> = batch
-        .entries
-        .iter()
-        .map(|r| (r.idx, &r.jti, r.signed8, r.typ, r.decision, &r.client, &r.rule, &r.grant_id))
-        .collect();
-    sqlx::query(
-        "INSERT INTO audit_index (idx, jti, signed8, typ, decision, client, rule, grant_id) \
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-         value ->> 7 FROM json_each($1)",
-    )
-    .bind(json(&index))
-    .execute(&mut *conn)
-    .await?;
-    if !batch.grants.is_empty() {
-        let grants: Vec<_> = batch
-            .grants
-            .iter()
-            .map(|g| {
-                let times = (g.iat_us, g.exp_us, g.created_at_us);
-                (&g.id, g.idx, &g.jti, &g.client, &g.kid, &g.aud, &g.scope, g.assurance, times, &g.parent)
-            })
-            .collect();
-        sqlx::query(
-            "INSERT INTO actor_grant (id, idx, jti, client, kid, aud, scope, assurance, iat_us, exp_us, \
-             created_at_us, updated_at_us, parent) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             value ->> 7, value ->> '$[8][0]', value ->> '$[8][1]', value ->> '$[8][2]', value ->> '$[8][2]', \
-             value ->> 9 \
-             FROM json_each($1)",
-        )
-        .bind(json(&grants))
-        .execute(&mut *conn)
-        .await?;
-    }
-    Ok(())
-}
-
-/// Everything but the head in one statement: under the lock each round trip is paid by all replicas.
-async fn insert_postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
-    let (rows, private, g) = (&batch.entries, batch.private(), &batch.grants);
-    sqlx::query(
-        "WITH entries AS (
-            INSERT INTO audit_entry (idx, t_us, leaf, body)
-            SELECT idx, $2, leaf, body FROM unnest($1::bigint[], $3::bytea[], $4::bytea[]) AS u (idx, leaf, body)
-        ), private AS (
-            INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket)
-            SELECT * FROM unnest($12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
-        ), grants AS (
-            INSERT INTO actor_grant (id, idx, jti, client, kid, aud, scope, assurance, iat_us, exp_us,
-                created_at_us, updated_at_us, parent)
-            SELECT id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, created, parent
-            FROM unnest($18::text[], $19::bigint[], $20::text[], $21::text[], $22::text[], $23::text[],
-                $24::text[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::text[])
-                AS u (id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, parent)
-        )
-        INSERT INTO audit_index (idx, jti, signed8, typ, decision, client, rule, grant_id)
-        SELECT * FROM unnest($1::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[])",
-    )
-    .bind(rows.iter().map(|r| r.idx).collect::<Vec<_>>())
-    .bind(batch.head.t_us)
-    .bind(rows.iter().map(|r| &r.leaf[..]).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| &r.body[..]).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.jti.as_deref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.signed8).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.typ).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.decision).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.client.as_deref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.rule.as_deref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.grant_id.as_deref()).collect::<Vec<_>>())
-    .bind(private.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
-    .bind(private.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
-    .bind(private.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
-    .bind(private.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
-    .bind(private.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
-    .bind(private.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.id.as_str()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.idx).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.jti.as_str()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.client.as_str()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.kid.as_str()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.aud.as_str()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.scope.as_str()).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.assurance).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.iat_us).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.exp_us).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.created_at_us).collect::<Vec<_>>())
-    .bind(g.iter().map(|g| g.parent.as_deref()).collect::<Vec<_>>())
-    .execute(conn)
-    .await?;
-    Ok(())
 }

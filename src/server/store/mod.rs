@@ -7,6 +7,7 @@ pub mod append;
 pub mod approval;
 pub mod cosig;
 pub mod grants;
+mod insert;
 mod migrate;
 pub mod postgres;
 pub mod read;

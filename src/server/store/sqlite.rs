@@ -53,7 +53,14 @@ impl SqliteDb {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(options.clone().pragma("cache_size", "-16000"))
+            .connect_with(
+                options
+                    .clone()
+                    .pragma("cache_size", "-16000")
+                    // most pages change in every commit: at the default of 1000 pages, every twentieth commit
+                    // stopped to copy them into the file
+                    .pragma("wal_autocheckpoint", "4000"),
+            )
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)

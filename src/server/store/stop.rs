@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{AssertSqlSafe, PgConnection, SqliteConnection};
+use sqlx::AssertSqlSafe;
 
 use super::StoreError;
 use super::append::{Tx, on_tx};

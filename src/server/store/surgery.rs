@@ -81,9 +81,8 @@ impl Tx<'_> {
                 sqlx::query(AssertSqlSafe(sql)).bind(json(&positions)).execute(&mut **tx).await.map(drop)?;
             }
         }
-        let kept: Vec<(i64, &StoredPrivate)> =
-            rows.iter().filter_map(|(idx, row)| Some((*idx, row.as_ref()?))).collect();
-        self.insert_private(&kept).await
+        let kept = rows.iter().filter_map(|(idx, row)| Some((*idx, row.clone()?)));
+        self.insert_private(kept.collect()).await
     }
 
     async fn prune(&mut self, first: i64, last: i64) -> Result<(), StoreError> {

@@ -1,0 +1,276 @@
+//! A batch's rows go in: the only statements of an append that differ between the databases, side by side.
+
+use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, SqliteConnection, sqlite::SqliteArguments};
+
+use super::StoreError;
+use super::append::{Batch, StoredGrant, StoredHead, StoredPrivate, Tx, on_tx};
+use crate::server::log::body::Encoded;
+
+/// SQLite: statements take this many rows or a multiple of it, rows that are not there being NULL. A text for
+/// every number of rows would be prepared anew for most batches; one that takes JSON spends twice the time.
+const STEP: usize = 8;
+
+/// SQLite: a statement takes 32 766 parameters at the most.
+const MANY: usize = 1000;
+
+const HEAD: &str = "INSERT INTO audit_head (size, prev, root, frontier, t_us, replica)";
+const PRIVATE: &str = "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket)";
+
+impl Tx<'_> {
+    /// Inserts a batch: entries first, then the head, whose trigger counts them.
+    ///
+    /// # Errors
+    /// A key that exists, or the database could not do it.
+    pub async fn insert(&mut self, batch: Batch<'_>) -> Result<(), StoreError> {
+        for (level, n, hash) in &batch.subtrees {
+            on_tx!(self, (conn) => {
+                sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
+                    .bind(level)
+                    .bind(n)
+                    .bind(&hash[..])
+                    .execute(conn)
+                    .await
+                    .map(drop)
+            })?;
+        }
+        match self {
+            Self::Sqlite(tx) => sqlite(tx, batch).await,
+            Self::Postgres(tx) => postgres(tx, &batch).await,
+        }
+    }
+
+    /// Inserts rows of personal data.
+    pub(super) async fn insert_private(&mut self, rows: Vec<(i64, StoredPrivate)>) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Sqlite(tx) => {
+                for rows in rows.chunks(MANY) {
+                    let mut many = Many::default();
+                    many.private(rows.len(), rows.iter().cloned());
+                    many.execute(tx).await?;
+                }
+                Ok(())
+            }
+            Self::Postgres(tx) => {
+                sqlx::query(AssertSqlSafe(format!(
+                    "{PRIVATE} SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], \
+                     $5::text[], $6::text[])"
+                )))
+                .bind(rows.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
+                .execute(&mut **tx)
+                .await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Several statements of SQLite in one text, which is one way to its thread and back.
+#[derive(Default)]
+struct Many {
+    sql: String,
+    arguments: SqliteArguments,
+    refused: Option<sqlx::error::BoxDynError>,
+}
+
+impl Many {
+    /// Begins a statement that inserts `rows` rows of `columns` values, those whose first is NULL left out.
+    fn statement(&mut self, insert: &str, columns: usize, rows: usize) {
+        self.sql.push_str(insert);
+        self.sql.push_str(" SELECT * FROM (VALUES ");
+        let row = format!("({})", vec!["?"; columns].join(","));
+        for n in 0..rows {
+            self.sql.push_str(if n == 0 { "" } else { "," });
+            self.sql.push_str(&row);
+        }
+        self.sql.push_str(") WHERE column1 IS NOT NULL;\n");
+    }
+
+    fn bind<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self, value: T) {
+        if let Err(error) = self.arguments.add(value) {
+            self.refused = Some(error);
+        }
+    }
+
+    fn nulls(&mut self, count: usize) {
+        for _ in 0..count {
+            self.bind(None::<i64>);
+        }
+    }
+
+    fn entries(&mut self, rows: usize, first: i64, t_us: i64, entries: &mut [Encoded]) {
+        self.statement("INSERT INTO audit_entry (idx, t_us, leaf, body)", 4, rows);
+        for (idx, entry) in (first..).zip(&mut *entries) {
+            self.bind(idx);
+            self.bind(t_us);
+            self.bind(entry.leaf.to_vec());
+            self.bind(std::mem::take(&mut entry.body));
+        }
+        self.nulls(4 * (rows - entries.len()));
+        self.statement(
+            "INSERT INTO audit_index (idx, jti, signed8, typ, decision, client, rule, grant_id)",
+            8,
+            rows,
+        );
+        for (idx, entry) in (first..).zip(&mut *entries) {
+            let index = &mut entry.index;
+            self.bind(idx);
+            self.bind(index.jti.take());
+            self.bind(index.signed8);
+            self.bind(index.typ);
+            self.bind(index.decision);
+            self.bind(index.client.take());
+            self.bind(index.rule.take());
+            self.bind(index.grant_id.take());
+        }
+        self.nulls(8 * (rows - entries.len()));
+    }
+
+    fn private(&mut self, rows: usize, given: impl Iterator<Item = (i64, StoredPrivate)>) {
+        self.statement(PRIVATE, 6, rows);
+        let mut bound = 0;
+        for (idx, row) in given {
+            self.bind(idx);
+            self.bind(row.disclosures);
+            self.bind(row.actor);
+            self.bind(row.actor_iss);
+            self.bind(row.subject);
+            self.bind(row.ticket);
+            bound += 1;
+        }
+        self.nulls(6 * (rows - bound));
+    }
+
+    fn grants(&mut self, rows: usize, grants: Vec<StoredGrant>) {
+        self.statement(
+            "INSERT INTO actor_grant (id, idx, jti, client, kid, aud, scope, assurance, iat_us, exp_us, \
+             created_at_us, updated_at_us, parent)",
+            13,
+            rows,
+        );
+        let missing = rows - grants.len();
+        for grant in grants {
+            self.bind(grant.id);
+            self.bind(grant.idx);
+            self.bind(grant.jti);
+            self.bind(grant.client);
+            self.bind(grant.kid);
+            self.bind(grant.aud);
+            self.bind(grant.scope);
+            self.bind(grant.assurance);
+            self.bind(grant.iat_us);
+            self.bind(grant.exp_us);
+            self.bind(grant.created_at_us);
+            self.bind(grant.created_at_us);
+            self.bind(grant.parent);
+        }
+        self.nulls(13 * missing);
+    }
+
+    fn head(&mut self, prev: i64, head: StoredHead, replica: &str) {
+        self.statement(HEAD, 6, 1);
+        self.bind(head.size);
+        self.bind(prev);
+        self.bind(head.root);
+        self.bind(head.frontier);
+        self.bind(head.t_us);
+        self.bind(replica.to_owned());
+    }
+
+    async fn execute(self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+        if let Some(error) = self.refused {
+            return Err(sqlx::Error::Encode(error).into());
+        }
+        sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).execute(conn).await?;
+        Ok(())
+    }
+}
+
+async fn sqlite(conn: &mut SqliteConnection, batch: Batch<'_>) -> Result<(), StoreError> {
+    let Batch { prev, head, replica, mut entries, subtrees: _, grants } = batch;
+    let most = entries.len().max(grants.len());
+    let rows = if most == 1 { 1 } else { most.next_multiple_of(STEP) };
+    let mut many = Many::default();
+    many.entries(rows, prev, head.t_us, &mut entries);
+    many.grants(rows, grants);
+    let private = (prev..).zip(entries).filter_map(|(idx, entry)| Some((idx, entry.private?)));
+    many.private(rows, private);
+    many.head(prev, head, replica);
+    many.execute(conn).await
+}
+
+/// Everything but the head in one statement: under the lock each round trip is paid by all replicas.
+async fn postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+    let (rows, g) = (&batch.entries, &batch.grants);
+    let indexes: Vec<i64> = (batch.prev..).take(rows.len()).collect();
+    let private: Vec<(i64, &StoredPrivate)> =
+        (batch.prev..).zip(rows).filter_map(|(idx, row)| Some((idx, row.private.as_ref()?))).collect();
+    sqlx::query(
+        "WITH entries AS (
+            INSERT INTO audit_entry (idx, t_us, leaf, body)
+            SELECT idx, $2, leaf, body FROM unnest($1::bigint[], $3::bytea[], $4::bytea[]) AS u (idx, leaf, body)
+        ), private AS (
+            INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket)
+            SELECT * FROM unnest($12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
+        ), grants AS (
+            INSERT INTO actor_grant (id, idx, jti, client, kid, aud, scope, assurance, iat_us, exp_us,
+                created_at_us, updated_at_us, parent)
+            SELECT id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, created, parent
+            FROM unnest($18::text[], $19::bigint[], $20::text[], $21::text[], $22::text[], $23::text[],
+                $24::text[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::text[])
+                AS u (id, idx, jti, client, kid, aud, scope, assurance, iat, exp, created, parent)
+        )
+        INSERT INTO audit_index (idx, jti, signed8, typ, decision, client, rule, grant_id)
+        SELECT * FROM unnest($1::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[])",
+    )
+    .bind(indexes)
+    .bind(batch.head.t_us)
+    .bind(rows.iter().map(|r| &r.leaf[..]).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| &r.body[..]).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.jti.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.signed8).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.typ).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.decision).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.client.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.rule.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.index.grant_id.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(idx, _)| *idx).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.disclosures.as_str()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.actor.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.actor_iss.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.subject.as_deref()).collect::<Vec<_>>())
+    .bind(private.iter().map(|(_, p)| p.ticket.as_deref()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.id.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.idx).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.jti.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.client.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.kid.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.aud.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.scope.as_str()).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.assurance).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.iat_us).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.exp_us).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.created_at_us).collect::<Vec<_>>())
+    .bind(g.iter().map(|g| g.parent.as_deref()).collect::<Vec<_>>())
+    .execute(&mut *conn)
+    .await?;
+    let head = &batch.head;
+    sqlx::query(AssertSqlSafe(format!("{HEAD} VALUES ($1, $2, $3, $4, $5, $6)")))
+        .bind(head.size)
+        .bind(batch.prev)
+        .bind(&head.root)
+        .bind(&head.frontier)
+        .bind(head.t_us)
+        .bind(batch.replica)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
