@@ -5,6 +5,8 @@
 
 #![expect(clippy::cast_precision_loss, reason = "rates are shown to three digits")]
 
+#[path = "shared/figures.rs"]
+mod figures;
 #[path = "../tests/support/pg.rs"]
 mod pg;
 
@@ -19,6 +21,8 @@ use stagedoor::server::store::{Db, migrate};
 use stagedoor::token::{
     Act, Assurance, Clock as _, Entropy as _, GrantId, Jti, Scope, SystemClock, SystemEntropy,
 };
+
+use figures::{Asked, figure, point};
 
 struct Place {
     url: String,
@@ -159,20 +163,24 @@ async fn compare(place: &Place) {
     let grouped =
         show(&format!("{} · 64 callers", place.name), load(std::slice::from_ref(&log), 64, 25_600).await);
     let after = log.stats();
-    println!(
-        "  records per commit: {:.1}; group over single: {:.1}x",
-        (after.records - before.records) as f64 / (after.commits - before.commits) as f64,
-        grouped / one_by_one
-    );
+    let per_commit = (after.records - before.records) as f64 / (after.commits - before.commits) as f64;
+    figure(&format!("record, {}: records a commit", place.name), per_commit, "", Asked::Nothing);
+    let asked = if place.name == "postgres" { Asked::AtLeast(20.0) } else { Asked::Nothing };
+    figure(&format!("record, {}: group over one a commit", place.name), grouped / one_by_one, "x", asked);
     log.close().await;
 }
 
 async fn replicas(place: &Place) {
     let one = place.log(256).await;
-    let alone = show("postgres · 1 replica x 64", load(std::slice::from_ref(&one), 64, 25_600).await);
+    let alone = load(std::slice::from_ref(&one), 64, 25_600).await;
+    show("postgres · 1 replica x 64", alone);
     let three = [one, place.log(256).await, place.log(256).await];
-    let together = show("postgres · 3 replicas x 64", load(&three, 64, 38_400).await);
-    println!("  three replicas over one: {:.2}x", together / alone);
+    let together = load(&three, 64, 38_400).await;
+    show("postgres · 3 replicas x 64", together);
+    figure("record, postgres: three replicas over one", together.0 / alone.0, "x", Asked::AtLeast(0.9));
+    for (count, (rate, _, p99)) in [(1.0, alone), (3.0, together)] {
+        point("record by replicas (PostgreSQL)", count, rate, p99.as_secs_f64() * 1e3);
+    }
     for log in three {
         log.close().await;
     }
@@ -181,35 +189,34 @@ async fn replicas(place: &Place) {
 async fn million(place: &Place, size: u64) {
     let log = place.log(256).await;
     load(std::slice::from_ref(&log), 512, 10_000).await;
-    let small = show(
-        &format!("{} · 64 callers at 10 000 entries", place.name),
-        load(std::slice::from_ref(&log), 64, 20_000).await,
-    );
+    let small = load(std::slice::from_ref(&log), 64, 20_000).await;
+    show(&format!("{} · 64 callers at 10 000 entries", place.name), small);
     let begun = now();
     let have = log.stats().records;
     load(std::slice::from_ref(&log), 512, usize::try_from(size - have).expect("fits")).await;
     println!("  filled to {size} in {:.1?}", begun.elapsed());
-    let large = show(
-        &format!("{} · 64 callers at {size} entries", place.name),
-        load(std::slice::from_ref(&log), 64, 20_000).await,
-    );
-    println!("  large over small: {:.2}x", large / small);
-    questions(&log).await;
+    let large = load(std::slice::from_ref(&log), 64, 20_000).await;
+    show(&format!("{} · 64 callers at {size} entries", place.name), large);
+    let least = if place.name == "sqlite" { 0.6 } else { 0.8 };
+    let name = format!("record, {}: at 1 million entries over 10 000", place.name);
+    figure(&name, large.0 / small.0, "x", Asked::AtLeast(least));
+    for (entries, (rate, _, p99)) in [(10_000.0, small), (1_000_000.0, large)] {
+        point(&format!("record by entries ({})", place.name), entries, rate, p99.as_secs_f64() * 1e3);
+    }
+    questions(&log, place.name).await;
     let db = log.db().clone();
     log.close().await;
     let begun = now();
     let before = cpu();
     let report = verify::database(&db, &[], &mut |_, _| ()).await.expect("could look");
-    println!(
-        "  audit verify: {} entries in {:.1?} ({:.1?} of processor), holds: {}",
-        report.entries,
-        begun.elapsed(),
-        cpu().saturating_sub(before),
-        report.holds()
-    );
+    assert!(report.holds(), "the log that was filled holds");
+    let each = 1e6 / report.entries as f64;
+    let name = |what: &str| format!("audit verify, {}: {what} of 1 million entries", place.name);
+    figure(&name("time"), begun.elapsed().as_secs_f64() * each, "s", Asked::AtMost(10.0));
+    figure(&name("processor"), cpu().saturating_sub(before).as_secs_f64() * each, "s", Asked::Nothing);
 }
 
-async fn questions(log: &Log) {
+async fn questions(log: &Log, place: &str) {
     let size = log.stats().records;
     let mut proofs = Vec::new();
     for i in 0..500u64 {
@@ -218,7 +225,7 @@ async fn questions(log: &Log) {
         log.proof(index).await.expect("a proof");
         proofs.push(begun.elapsed());
     }
-    percentile("proof of one entry", proofs);
+    percentile(place, "proof of one entry", 5.0, proofs);
     let filters: [(&str, EntryFilter); 7] = [
         ("newest page", EntryFilter::default()),
         ("by subject", EntryFilter { subject: "user_77".parse().ok(), ..EntryFilter::default() }),
@@ -235,7 +242,7 @@ async fn questions(log: &Log) {
             log.entries(&filter, None, 50, true).await.expect("a page");
             times.push(begun.elapsed());
         }
-        percentile(name, times);
+        percentile(place, name, 20.0, times);
     }
     let filter = GrantFilter { subject: "user_77".parse().ok(), ..GrantFilter::default() };
     let mut times = Vec::new();
@@ -244,13 +251,13 @@ async fn questions(log: &Log) {
         log.grants(&filter, None, 50, SystemClock::default().now()).await.expect("a page");
         times.push(begun.elapsed());
     }
-    percentile("grants by subject", times);
+    percentile(place, "grants by subject", 20.0, times);
 }
 
-fn percentile(what: &str, mut times: Vec<Duration>) {
+fn percentile(place: &str, what: &str, most_ms: f64, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!("  {what:<28} p50 {p50:>9.2?}   p99 {p99:>9.2?}");
+    let p99 = times[times.len() * 99 / 100].as_secs_f64() * 1e3;
+    figure(&format!("query, {place}, 1 million entries: {what}, p99"), p99, "ms", Asked::AtMost(most_ms));
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

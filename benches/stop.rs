@@ -9,6 +9,9 @@
 #![expect(clippy::cast_precision_loss, reason = "figures are shown to three digits")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the machine's clock")]
 
+#[path = "shared/figures.rs"]
+#[expect(dead_code, reason = "shared with the other benches")]
+mod figures;
 #[path = "../tests/stop/site.rs"]
 #[expect(dead_code, unused_macros, unused_imports, reason = "shared with the tests")]
 mod site;
@@ -27,6 +30,8 @@ use stagedoor::token::{
 };
 
 use site::{AUDIENCE, ISSUER, Replica, Site, body_for, mint, text};
+
+use figures::{Asked, figure, point};
 
 const GUARDS: usize = 200;
 const ROUNDS: usize = 30;
@@ -66,20 +71,6 @@ fn main() {
 }
 
 /// Milliseconds at the median and at the 99th percentile.
-fn shown(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
-    let at = |share: f64| {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index of a small list"
-        )]
-        let index = ((times.len() - 1) as f64 * share).round() as usize;
-        times[index].as_secs_f64() * 1000.0
-    };
-    format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", at(0.5), at(0.99), at(1.0))
-}
-
 struct Guard {
     knowledge: Arc<Knowledge>,
     _handle: RevocationsHandle,
@@ -168,8 +159,16 @@ async fn latency(name: &str, site: Site, replicas: usize, stream: bool) {
         elsewhere.extend(others);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    println!("{name}: {GUARDS} guards refuse after {}", shown(all));
-    println!("{name}: another replica refuses after {}", shown(elsewhere));
+    let p99 = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times.get(times.len() * 99 / 100).map(|time| time.as_secs_f64() * 1e3)
+    };
+    if let Some(p99) = p99(all) {
+        figure(&format!("stop, {name}: {GUARDS} guards refuse, p99"), p99, "ms", Asked::AtMost(1000.0));
+    }
+    if let Some(p99) = p99(elsewhere) {
+        figure(&format!("stop, {name}: another replica refuses, p99"), p99, "ms", Asked::AtMost(250.0));
+    }
     drop(guards);
     for replica in running {
         replica.stop().await;
@@ -268,7 +267,12 @@ fn verifying() {
     };
     let mut ratios: Vec<f64> = (0..9).map(|_| rate(&many) / rate(&empty)).collect();
     ratios.sort_by(f64::total_cmp);
-    println!("verify with 100 000 revocations: {:.3} of the rate with none (median of 9)", ratios[4]);
+    let name = "verify with 100 000 revocations over none (median of 9)";
+    figure(name, ratios[4], "x", Asked::AtLeast(0.95));
+    let none = rate(&empty);
+    for (revoked, rate) in [(0.0, none), (100_000.0, none * ratios[4])] {
+        point("verify by revocations", revoked, rate, 0.0);
+    }
 }
 
 /// Redeeming against minting, 16 at a time.
@@ -300,7 +304,8 @@ async fn redeeming(site: Site) {
         async move { drop(api.post("/v1/actor_tokens/redeem", &codes[i]).await.ok()) }
     })
     .await;
-    println!("redeem: {:.2} of the rate of mint", minting.as_secs_f64() / redeeming.elapsed().as_secs_f64());
+    let ratio = minting.as_secs_f64() / redeeming.elapsed().as_secs_f64();
+    figure("redeem over mint", ratio, "x", Asked::AtLeast(0.8));
     replica.stop().await;
 }
 
@@ -342,11 +347,9 @@ async fn crowd(site: Site) {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let after = memory("VmRSS:");
     // our own ends of the connections are small, and counted too: the figure is an upper bound
-    println!(
-        "{CROWD} guards connected ({} listen): {:.1} KiB each, both ends",
-        replica.running.service.feed.listeners(),
-        (after - before) as f64 / CROWD as f64
-    );
+    assert_eq!(replica.running.service.feed.listeners(), CROWD, "everybody listens");
+    let each = (after - before) as f64 / CROWD as f64;
+    figure(&format!("stream, {CROWD} guards: memory each, both ends"), each, "KiB", Asked::AtMost(20.0));
     drop(streams);
     replica.stop().await;
 }

@@ -1,0 +1,94 @@
+//! A load generator: keeps a number of requests under way on keep-alive connections, in a process of the bench.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// What one run saw.
+#[derive(Clone, Copy)]
+pub struct Load {
+    /// Requests answered in a second.
+    pub per_second: f64,
+    /// The median.
+    pub p50: Duration,
+    /// All but one in a hundred were faster.
+    pub p99: Duration,
+}
+
+/// When a run ends.
+#[derive(Clone, Copy)]
+pub enum Until {
+    /// After these seconds.
+    Seconds(u64),
+    /// After this many requests.
+    Requests(u64),
+}
+
+/// A POST of `body` with the header lines `headers` (each ended by CRLF).
+pub fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Sends `request` again and again; anything but 200 ends the bench.
+pub async fn load(address: SocketAddr, request: String, connections: usize, until: Until) -> Load {
+    let request: Arc<str> = request.into();
+    let sent = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..connections)
+        .map(|_| {
+            let (request, sent) = (Arc::clone(&request), Arc::clone(&sent));
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.expect("the server listens");
+                stream.set_nodelay(true).expect("a TCP option");
+                let (mut buffer, mut times) = (vec![0u8; 64 * 1024], Vec::new());
+                let goes_on = |n: u64| match until {
+                    Until::Seconds(seconds) => began.elapsed() < Duration::from_secs(seconds),
+                    Until::Requests(count) => n < count,
+                };
+                while goes_on(sent.fetch_add(1, Ordering::Relaxed)) {
+                    let asked = Instant::now();
+                    stream.write_all(request.as_bytes()).await.expect("the server reads");
+                    answer(&mut stream, &mut buffer).await;
+                    times.push(asked.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await.expect("no panic"));
+    }
+    let per_second = times.len() as f64 / began.elapsed().as_secs_f64();
+    times.sort_unstable();
+    Load { per_second, p50: times[times.len() / 2], p99: times[times.len() * 99 / 100] }
+}
+
+/// Reads one answer whole, with a length or in chunks.
+async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+    let mut filled = 0;
+    loop {
+        let n = stream.read(&mut buffer[filled..]).await.expect("an answer");
+        assert!(n > 0, "the server closed the connection");
+        filled += n;
+        let text = &buffer[..filled];
+        let Some(end) = text.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&text[..end]).to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 200"), "{}", String::from_utf8_lossy(text));
+        let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let whole = match length {
+            Some(length) => filled >= end + 4 + length,
+            None => text.ends_with(b"0\r\n\r\n"),
+        };
+        if whole {
+            return;
+        }
+    }
+}
