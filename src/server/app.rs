@@ -577,6 +577,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
 
 /// Serves until a signal comes or the log had to stop.
 async fn until_told(running: Running) -> Result<(), AppError> {
+    tokio::spawn(outlive_hangups());
     let fatal = tokio::select! {
         told = told_to_stop() => told.map(|()| None)?,
         why = running.fatal() => Some(why),
@@ -587,6 +588,18 @@ async fn until_told(running: Running) -> Result<(), AppError> {
             "the issuance log is not what this process saw committed ({why}); nothing more is issued. \
              Run `stagedoor audit verify`, restore the database or begin a new epoch with `stagedoor audit epoch`"
         ))),
+    }
+}
+
+/// SIGHUP means "read again" to people and programs, and would end the process: policy and certificate are
+/// followed without it.
+async fn outlive_hangups() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        tracing::info!(
+            "SIGHUP: policy and certificate are followed by themselves; other settings need a restart"
+        );
     }
 }
 

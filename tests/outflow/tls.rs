@@ -108,6 +108,8 @@ async fn a_renewed_certificate_is_taken_over_without_a_failed_connection() {
     std::fs::write(place.path().join("tls.key"), &all[0].key).unwrap();
     until("it is said", || async { place.logged().contains("the old one is served on") }).await;
     assert_eq!(trusting(&[&all[3]]).get(&url).send().await.unwrap().status(), 200);
+    process.signal("-HUP");
+    until("it lives on", || async { place.logged().contains("SIGHUP") }).await;
     over.store(true, Ordering::Relaxed);
     hammering.await.unwrap();
     assert!(asked.load(Ordering::Relaxed) > 20);

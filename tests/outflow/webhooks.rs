@@ -259,6 +259,12 @@ async fn without_anybody_to_tell_nobody_breaks_the_glass() {
     let reply = minter.at(&replica).mint(&body_for("admin_7", "user_42")).await;
     reply.fails(403, "policy_denied");
     assert!(reply.text().contains("no webhook takes grant.started"), "{reply:?}");
+    let explained =
+        minter.at(&replica).post("/v1/policy/explain", &body_for("admin_7", "user_42")).await.ok();
+    assert_eq!(
+        (&explained["decision"], &explained["rule"]),
+        (&json!("denied"), &json!("break_glass_untold"))
+    );
     let event = receiver.taken(1).await[0].json();
     assert_eq!(event["data"]["rule"], "break_glass_untold");
     assert_eq!(receiver.came().len(), 1, "grant.started was not asked for");

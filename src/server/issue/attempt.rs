@@ -277,6 +277,14 @@ impl Denial {
         Self::by_rule("approval_required", "A colleague has to approve this first. Ask anew.")
     }
 
+    /// The glass stays whole where nobody would hear it break.
+    pub fn untold() -> Self {
+        Self::by_rule(
+            "break_glass_untold",
+            "Breaking the glass is always told to somebody, and no webhook takes grant.started. An operator has to configure one.",
+        )
+    }
+
     /// Too many attempts by `whom`.
     pub fn rate_limited(whom: &str, wait: std::time::Duration) -> Self {
         let retry_after_seconds = u32::try_from(wait.as_secs()).unwrap_or(60).saturating_add(1);

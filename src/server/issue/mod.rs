@@ -35,7 +35,8 @@ use crate::server::log::{
     Decision, Event, EventType, GrantRow, Log, LogError, Personal, Record, ReleasedToken,
 };
 use crate::server::policy::{
-    Action, ActorFacts, ClientFacts, Limits, Person, Policy, PolicyStore, Question, TargetFacts, Verdict,
+    Action, ActorFacts, ClientFacts, Limits, Person, Policy, PolicyStore, Question, Refusal, TargetFacts,
+    Verdict,
 };
 use crate::server::revoke::{PeopleTags, RevocationState, Revoker};
 use crate::server::ticket::TicketSystem;
@@ -306,10 +307,7 @@ impl IssueDesk {
             event.personal.reason = policy.default_reason(&question.client).map(str::to_owned);
         }
         match policy.decide(question) {
-            Verdict::Granted { limits, .. } if limits.break_glass && !self.notified => Err(Denial::by_rule(
-                "break_glass_untold",
-                "Breaking the glass is always told to somebody, and no webhook takes grant.started. An operator has to configure one.",
-            )),
+            Verdict::Granted { limits, .. } if self.glass_stays_whole(&limits) => Err(Denial::untold()),
             Verdict::Granted { rule, limits } => {
                 if limits.break_glass {
                     event.detail.get_or_insert_default().insert("break_glass".into(), true.into());
@@ -324,6 +322,11 @@ impl IssueDesk {
                 Err(Denial { rule, message, kind: DenialKind::Policy(refusal) })
             }
         }
+    }
+
+    /// Whoever breaks the glass is always told of; where nobody listens it stays whole.
+    const fn glass_stays_whole(&self, limits: &Limits) -> bool {
+        limits.break_glass && !self.notified
     }
 
     /// The ticket system has nothing against it; without an answer nothing is granted.
@@ -476,7 +479,14 @@ impl IssueDesk {
             Err(denial) => Explained::Refused(denial),
             Ok(question) => {
                 event.policy = Some(policy.version().to_owned());
-                Explained::Answer { verdict: policy.decide(&question), unknown: self.not_asked(&question) }
+                let verdict = match policy.decide(&question) {
+                    Verdict::Granted { limits, .. } if self.glass_stays_whole(&limits) => {
+                        let Denial { rule, message, .. } = Denial::untold();
+                        Verdict::Denied { rule, message, refusal: Refusal::Denied }
+                    }
+                    verdict => verdict,
+                };
+                Explained::Answer { verdict, unknown: self.not_asked(&question) }
             }
         };
         let (would, rule) = match &explained {
