@@ -96,7 +96,7 @@ pub fn start_witness(
     Ok(RunningWitness { address, verifier, handle, server: tokio::spawn(server), _lock: lock })
 }
 
-/// Serves as a witness until a signal comes.
+/// Serves as a witness until a signal comes; `ready` is told when it answers.
 ///
 /// # Errors
 /// [`AppError`], saying what to do.
@@ -104,10 +104,10 @@ pub async fn witness(
     setup: WitnessSetup,
     clock: Arc<dyn Clock>,
     entropy: &dyn Entropy,
+    ready: impl FnOnce(&RunningWitness),
 ) -> Result<(), AppError> {
     let running = start_witness(setup, clock, entropy)?;
-    println!("vkey {}", running.verifier.vkey());
-    println!("listening on http://{}", running.address);
+    ready(&running);
     super::told_to_stop().await?;
     running.stop().await;
     Ok(())

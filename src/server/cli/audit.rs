@@ -52,7 +52,7 @@ pub async fn run(command: &Command, config: &Config, environment: &Environment, 
         Command::Erase(args) => removal::erase(args, config, json).await,
         Command::Prune(args) => removal::prune(args, config, json).await,
         Command::Epoch(args) => epoch::run(args, config, json).await,
-        Command::Witness(args) => witness::run(args).await,
+        Command::Witness(args) => witness::run(args, json).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The two ways rows leave the log on purpose, as the owner, inside the append that records it: personal data
 //! is erased, and old bodies are pruned to their hashes (audit-log.md §5).
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::append::{StoredPrivate, Tx};
 use super::{Db, StoreError, json};
@@ -117,13 +117,37 @@ impl Tx<'_> {
     }
 }
 
+/// Waits until no transaction is left that began before this moment: rewriting a table keeps the deleted rows
+/// that the oldest of them could still see.
+async fn until_nobody_sees_before(session: &mut PgConnection) -> Result<(), StoreError> {
+    let now: String =
+        sqlx::query_scalar("SELECT pg_current_xact_id()::xid::text").fetch_one(&mut *session).await?;
+    for _ in 0..600 {
+        let older: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+             AND (datname = current_database() OR datname IS NULL) \
+             AND greatest(age(backend_xmin), age(backend_xid)) >= age($1::text::xid)",
+        )
+        .bind(&now)
+        .fetch_one(&mut *session)
+        .await?;
+        if older == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    Err(StoreError::Unsafe(
+        "a transaction of the last minute still sees what was erased; end it (pg_stat_activity) and try again".into(),
+    ))
+}
+
 const LEAVES: &str = "SELECT leaf FROM audit_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx";
 const KEEP: &str = "INSERT INTO audit_pruned_tile (n, hashes) VALUES ($1, $2)";
 
 impl Db {
     /// After an erasure: makes what was deleted unrecoverable in the files this service can reach. `SQLite`
     /// empties its write-ahead log (pages were overwritten when they were freed); PostgreSQL rewrites the
-    /// table. Backups, WAL archives and standbys are beyond it.
+    /// table and its statistics. Backups, WAL archives and standbys are beyond it.
     ///
     /// # Errors
     /// Somebody holds an older view of the data open, or the role is not the owner: try again.
@@ -148,7 +172,13 @@ impl Db {
                 sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '60s'")
                     .execute(&mut *session)
                     .await?;
+                until_nobody_sees_before(&mut session).await?;
                 sqlx::raw_sql("VACUUM FULL audit_private").execute(&mut *session).await?;
+                // the planner keeps common values of a column: taken anew, and the old ones rewritten away (which
+                // the database's owner may; PostgreSQL only warns anybody else)
+                sqlx::raw_sql("ANALYZE audit_private").execute(&mut *session).await?;
+                until_nobody_sees_before(&mut session).await?;
+                sqlx::raw_sql("VACUUM FULL pg_statistic").execute(&mut *session).await?;
                 session.close().await?;
                 Ok(())
             }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 
 use super::super::{CliError, Outcome};
 use super::trusted;
@@ -28,10 +29,18 @@ pub struct Witness {
     listen: SocketAddr,
 }
 
-pub async fn run(args: &Witness) -> Outcome {
+pub async fn run(args: &Witness, json: bool) -> Outcome {
     let logs = args.log.iter().map(|given| trusted(given)).collect::<Result<Vec<_>, CliError>>()?;
     let setup =
         WitnessSetup { listen: args.listen, name: args.name.clone(), logs, state: args.state.clone() };
-    app::witness(setup, Arc::new(SystemClock::default()), &SystemEntropy).await?;
+    app::witness(setup, Arc::new(SystemClock::default()), &SystemEntropy, |running| {
+        let (vkey, url) = (running.verifier.vkey(), format!("http://{}", running.address));
+        if json {
+            println!("{}", json!({ "object": "witness", "vkey": vkey, "url": url }));
+        } else {
+            println!("vkey {vkey}\nlistening on {url}");
+        }
+    })
+    .await?;
     Ok(ExitCode::SUCCESS)
 }
