@@ -126,6 +126,10 @@ on_both_databases! {
         let cursor = page["next_cursor"].as_str().expect("there is one more");
         let rest = auditor.api.get(&format!("/v1/audit/entries?user_id=user_42&limit=3&cursor={cursor}")).await.ok();
         assert_eq!((rest["entries"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &Value::Null));
+        // issue 3, bad input: a cursor of another query, and texts that are none
+        for bad in [&format!("user_id=user_43&cursor={cursor}"), &format!("cursor={cursor}"), "cursor=AAAA", "cursor=!"] {
+            auditor.api.get(&format!("/v1/audit/entries?{bad}")).await.fails(400, "query_invalid");
+        }
     }
 
     async fn ndjson_ascends_without_a_gap(app: TestApp) {

@@ -104,6 +104,7 @@ both! {
 
 both! {
     async fn sixty_four_callers_share_commits(bench) {
+        // invariant 16, the part that no machine's speed decides; the ratios are `cargo bench --bench log`
         let log = bench.log().await;
         let mut tasks = Vec::new();
         for caller in 0..64 {

@@ -97,8 +97,16 @@ both! {
         record(&log, 5).await;
         witnesses.round(&log, bench.clock.now()).await.unwrap();
         assert!(!witnesses.refusals()[0].1);
-        // the same key signed a longer log elsewhere, before this database was put back
+        // the same key signed another log elsewhere, before this database was put back: as long as this one, or longer
         let other = CheckpointSigner::from_seed(&crate::harness::SEED, HOST, 1).unwrap();
+        for size in [5, 4] {
+            let seen = stand_alone(&bench, &dir, &other, size).await;
+            let forked = asked(seen.address, seen.verifier.clone());
+            forked.round(&log, bench.clock.now()).await.unwrap();
+            assert!(forked.refusals()[0].1, "FORK of size {size}");
+            seen.stop().await;
+            std::fs::remove_dir_all(dir.path().join("witness.example_w2")).unwrap();
+        }
         let seen = stand_alone(&bench, &dir, &other, 40).await;
         let rolled_back = asked(seen.address, seen.verifier.clone());
         rolled_back.round(&log, bench.clock.now()).await.unwrap();

@@ -216,7 +216,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Init => waiting(init::run(&load()?, everywhere.json)),
         Command::Client(command) => waiting(client::run(&command, &load()?, everywhere.json)),
         Command::Key(command) => waiting(key::run(&command, &load()?, everywhere.json)),
-        Command::Audit(command) => waiting(audit::run(&command, &load()?, &environment, everywhere.json)),
+        Command::Audit(command) => at_work(audit::run(&command, &load()?, &environment, everywhere.json)),
         Command::Policy(command) => {
             let config = load()?;
             let configured = config.policy_path.as_deref();
@@ -242,10 +242,17 @@ fn dispatch(arguments: Arguments) -> Outcome {
 
 /// Runs what serves, on as many threads as there are processors.
 fn serving(work: impl Future<Output = Result<(), AppError>>) -> Outcome {
+    at_work(async {
+        work.await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Runs a long command, on as many threads as there are processors.
+fn at_work(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
-    runtime.block_on(work)?;
-    Ok(ExitCode::SUCCESS)
+    runtime.block_on(work)
 }
 
 /// Runs a short command.

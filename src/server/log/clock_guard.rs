@@ -163,6 +163,7 @@ mod tests {
 
     #[test]
     fn a_frozen_wall_clock_and_a_database_of_another_opinion_are_noticed() {
+        // invariant 6: frozen
         let clock = FixedClock::at_seconds(T);
         let mut guard = ClockGuard::new(&clock);
         let db = (T + 3) * 1_000_000;

@@ -330,13 +330,13 @@ mod tests {
 
     #[test]
     fn proofs_equal_a_foreign_implementation_byte_for_byte() {
-        // invariant 5 (ct-merkle), all (i, n) ≤ 300
-        let levels = nodes(300);
+        // invariant 5 (ct-merkle), all (i, n) ≤ 300; inclusion and root up to 600 and at random large n below
+        let levels = nodes(600);
         let mut node = |h: u32, n: u64| levels[h as usize][usize::try_from(n).unwrap()];
         let mut foreign = MemoryBackedTree::<Sha256, Vec<u8>>::new();
         let mut frontier = Frontier::default();
         assert_eq!(frontier.root(), foreign.root().as_bytes().as_slice());
-        for n in 1..=300u64 {
+        for n in 1..=600u64 {
             foreign.push(body(n - 1));
             frontier.push(leaf_hash(&body(n - 1)), |_, _, _| ());
             let root = frontier.root();
@@ -361,6 +361,39 @@ mod tests {
                 assert!(verify_consistency(m, &old.root(), n, &new_root, &path));
                 assert!(!verify_consistency(m, &new_root, n, &new_root, &path));
             }
+        }
+    }
+
+    #[test]
+    fn proofs_of_large_trees_equal_a_foreign_implementations() {
+        // invariant 5, random large n: a fixed walk over sizes and indexes
+        const LARGEST: u64 = 20_000;
+        let levels = nodes(LARGEST);
+        let mut node = |h: u32, n: u64| levels[h as usize][usize::try_from(n).unwrap()];
+        let mut foreign = MemoryBackedTree::<Sha256, Vec<u8>>::new();
+        let (mut state, mut next) = (0x9e37_79b9_7f4a_7c15_u64, 1000);
+        for size in 1..=LARGEST {
+            foreign.push(body(size - 1));
+            if size != next {
+                continue;
+            }
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 33) % below
+            };
+            for _ in 0..8 {
+                let i = random(size);
+                let theirs = foreign.prove_inclusion(usize::try_from(i).unwrap());
+                assert_eq!(
+                    flat(&inclusion(i, size, &mut node)),
+                    theirs.as_bytes(),
+                    "inclusion of {i} in {size}"
+                );
+                let old = 1 + random(size - 1);
+                let theirs = foreign.prove_consistency(usize::try_from(size - old).unwrap());
+                assert_eq!(flat(&consistency(old, size, &mut node)), theirs.as_bytes(), "{old} to {size}");
+            }
+            next += 1 + random(900);
         }
     }
 

@@ -145,11 +145,11 @@ impl Witnesses {
         let name = witness.verifier.name();
         let known = cosig::newest_of(log.db(), name, start).await.map_err(LogError::from)?;
         let mut old = known.map_or(0, |end| u64::try_from(end - start).unwrap_or(0));
-        // the second time with the size that the witness says it has seen
-        for _ in 0..2 {
+        // the second time with the size that the witness says it has seen: of that very size it may have seen another log
+        for again in [false, true] {
             let note = log.checkpoint().await?;
             let head = Checkpoint::parse_unverified(&note)?;
-            if head.size == 0 || head.size == old && known.is_some() {
+            if head.size == 0 || (head.size == old && known.is_some() && !again) {
                 return Ok(());
             }
             if old > head.size {

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use tokio::task::JoinHandle;
+
 use super::entry::{Checked, Removal, Removed, check};
 use super::{EpochReport, Finding, Report};
 use crate::server::log::checkpoint::Checkpoint;
@@ -13,6 +15,8 @@ use crate::server::store::{Db, StoreError};
 
 /// Entries fetched at a time.
 const CHUNK: i64 = 4096;
+/// A task of the pass ended before its work did.
+const GONE: StoreError = StoreError::Corrupt("an entry that cannot be checked");
 /// Heads fetched at a time.
 const HEADS: i64 = 4096;
 
@@ -119,19 +123,30 @@ impl<'d> Pass<'d> {
         let end = end.map_or(start, |head| head.size);
         let size = locate(end).1.max(u64::try_from(end - start).unwrap_or(0));
         self.compare_checkpoints(report);
-        let mut chunk = fetch(self.db, start, end).await?;
-        while let Some(entries) = chunk.take() {
-            let next = entries.last().map_or(end, |last| last.idx + 1);
-            // one core reads on while another hashes
-            let checking = tokio::task::spawn_blocking(move || entries.iter().map(check).collect::<Vec<_>>());
-            chunk = fetch(self.db, next, end).await?;
-            let checked =
-                checking.await.map_err(|_| StoreError::Corrupt("an entry that cannot be checked"))?;
+        // one thread reads a chunk, one hashes the chunk before, this one grows the tree with the one before that
+        let mut fetched = fetch(self.db, start, end).await?;
+        let mut checking: Option<JoinHandle<Vec<Checked>>> = None;
+        while fetched.is_some() || checking.is_some() {
+            let before = checking.take();
+            let mut fetching = None;
+            if let Some(entries) = fetched.take() {
+                let next = entries.last().map_or(end, |last| last.idx + 1);
+                let db = self.db.clone();
+                fetching = Some(tokio::spawn(async move { fetch(&db, next, end).await }));
+                checking = Some(tokio::task::spawn_blocking(move || entries.iter().map(check).collect()));
+            }
+            let checked = match before {
+                Some(before) => before.await.map_err(|_| GONE)?,
+                None => Vec::new(),
+            };
             for entry in checked {
                 self.take(entry, report).await?;
             }
             self.compare_subtrees(report).await?;
             progress(self.frontier.size(), size);
+            if let Some(fetching) = fetching {
+                fetched = fetching.await.map_err(|_| GONE)??;
+            }
         }
         self.fill_pruned(size, report).await?;
         while self.frontier.size() < size {
