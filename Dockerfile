@@ -20,6 +20,9 @@ RUN awk '/^\[\[(bench|example|test)\]\]/ { out = 1; next } /^\[/ { out = 0 } !ou
     && cargo build --release --locked \
     && rm -rf src target/release/stagedoor target/release/deps/*stagedoor* target/release/.fingerprint/stagedoor-*
 
+# What `stagedoor --version` says: docker build --build-arg BUILD_COMMIT="$(git rev-parse --short=12 HEAD)" …
+ARG BUILD_COMMIT=
+ENV BUILD_COMMIT=$BUILD_COMMIT
 COPY openapi.yaml ./
 COPY migrations ./migrations
 COPY src ./src

@@ -236,3 +236,101 @@ fn the_image_is_built_from_files_that_exist_and_runs_as_nobody() {
     assert!(dockerfile.lines().any(|l| l.starts_with("HEALTHCHECK ")), "the binary asks itself");
     assert!(dockerfile.lines().any(|l| l.starts_with("VOLUME ")), "data lives in a volume");
 }
+
+/// docs/threats.md names the test that shows each claim: files that exist, and tests that are called so.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/threats.md")).expect("docs/threats.md");
+    let mut tests = String::new();
+    let mut folders = vec![root.join("tests"), root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                tests.push_str(&fs::read_to_string(path).expect("a source file"));
+            }
+        }
+    }
+    let (mut files, mut names) = (0, 0);
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if quoted.starts_with("tests/") || (quoted.starts_with("src/") && !quoted.contains(' ')) {
+            assert!(root.join(quoted).exists(), "docs/threats.md names {quoted}, which is not there");
+            files += 1;
+        } else if quoted.matches('_').count() >= 3 && quoted.chars().all(word) {
+            assert!(
+                tests.contains(&format!("fn {quoted}(")),
+                "docs/threats.md names the test {quoted}: no such test"
+            );
+            names += 1;
+        }
+    }
+    assert!(files >= 5 && names >= 20, "{files} files and {names} tests are named");
+}
+
+/// The packages in a lock file, by name and version.
+fn locked() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lock = fs::read_to_string(root.join("Cargo.lock")).expect("Cargo.lock");
+    let value = |line: &str, key: &str| {
+        line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"').map(str::to_owned)
+    };
+    let mut out = Vec::new();
+    let mut name = String::new();
+    for line in lock.lines() {
+        if let Some(found) = value(line, "name") {
+            name = found;
+        } else if let Some(version) = value(line, "version") {
+            out.push((name.clone(), version));
+        }
+    }
+    out
+}
+
+/// What deny.toml bans, held without `cargo deny`: one TLS stack, one crypto provider, registries only, no `unsafe`.
+#[test]
+fn the_supply_chain_is_what_deny_toml_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = locked();
+    let has = |name: &str| packages.iter().any(|(n, _)| n == name);
+    assert!(packages.len() > 100 && has("rustls") && has("aws-lc-rs"), "the lock file was read");
+    for banned in ["openssl-sys", "openssl", "native-tls", "h2", "rsa", "boring", "sodiumoxide"] {
+        assert!(!has(banned), "{banned} is in Cargo.lock; deny.toml says why it must not be");
+    }
+    assert_eq!(packages.iter().filter(|(n, _)| n == "rustls").count(), 1, "one TLS stack");
+    // in the lock file for a target we do not build, linked into nothing
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--all-features",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
+        .current_dir(root)
+        .output()
+        .expect("cargo");
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    assert!(tree.contains("aws-lc-sys"), "{tree}");
+    for banned in ["ring v", "openssl", "native-tls v", "h2 v"] {
+        assert!(
+            !tree.lines().any(|line| line.starts_with(banned) && !line.starts_with("openssl-probe")),
+            "{banned}"
+        );
+    }
+    let lock = fs::read_to_string(root.join("Cargo.lock")).expect("Cargo.lock");
+    for source in lock.lines().filter_map(|line| line.strip_prefix("source = ")) {
+        assert_eq!(source, "\"registry+https://github.com/rust-lang/crates.io-index\"");
+    }
+    for (file, text) in sources() {
+        assert!(!text.contains("unsafe "), "src/{file} is unsafe");
+    }
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml");
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+}

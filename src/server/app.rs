@@ -7,6 +7,7 @@ mod witness;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -44,6 +45,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 pub(super) const DEV_STAMP: &str = "dev";
 /// The largest request body, bytes (contract.md §3).
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Connections that one worker serves at a time; more wait in the kernel. Each holds a file descriptor and a few KiB.
+const MAX_CONNECTIONS: usize = 8192;
 /// How long requests under way may take to finish when the process is told to stop, seconds.
 const DRAIN_SECONDS: u64 = 30;
 /// How often it is looked whether an issuer's keys are due.
@@ -273,6 +276,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         gates,
         webhooks,
         assertions: UsedAssertions::default(),
+        draining: AtomicBool::new(false),
         metrics: Metrics::default(),
         noise: Noise::default(),
         failures: FailureLimit::default(),
@@ -321,6 +325,7 @@ impl Running {
                 .default_service(web::to(http::no_such_path))
         })
         .disable_signals()
+        .max_connections(MAX_CONNECTIONS)
         .shutdown_timeout(DRAIN_SECONDS)
         .client_request_timeout(Duration::from_secs(10));
         if let Some(workers) = workers {
@@ -570,20 +575,26 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             "master key and database share a directory: one theft takes both; set MASTER_KEY_FILE to a file outside DATA_DIR"
         );
     }
+    let drain_delay = config.drain_delay;
     let running = start(Setup::new(config)).await?;
     println!("listening on {}", running.url);
-    until_told(running).await
+    until_told(running, drain_delay).await
 }
 
-/// Serves until a signal comes or the log had to stop.
-async fn until_told(running: Running) -> Result<(), AppError> {
+/// Serves until a signal comes or the log had to stop. For `drain_delay` after a signal new requests are still taken,
+/// while `/readyz` says no.
+async fn until_told(running: Running, drain_delay: Duration) -> Result<(), AppError> {
     tokio::spawn(outlive_hangups());
     let fatal = tokio::select! {
         told = told_to_stop() => told.map(|()| None)?,
         why = running.fatal() => Some(why),
     };
     match fatal {
-        None => running.stop().await,
+        None => {
+            running.service.draining.store(true, Ordering::Relaxed);
+            tokio::time::sleep(drain_delay).await;
+            running.stop().await
+        }
         Some(why) => Err(AppError::Refused(format!(
             "the issuance log is not what this process saw committed ({why}); nothing more is issued. \
              Run `stagedoor audit verify`, restore the database or begin a new epoch with `stagedoor audit epoch`"

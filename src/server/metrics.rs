@@ -36,6 +36,8 @@ pub struct Metrics {
     log_records: Counter,
     log_commits: Counter,
     log_refused: Counter,
+    log_waiting: Gauge,
+    log_shed: Counter,
     unauthentic_rows: Gauge,
     signing_key_age: Gauge,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
@@ -58,6 +60,10 @@ pub struct Observed {
     pub log_commits: u64,
     /// Attempts that could not be recorded.
     pub log_refused: u64,
+    /// Records that wait for their commit.
+    pub log_waiting: u64,
+    /// Attempts refused since the start, as they would have waited too long.
+    pub log_shed: u64,
     /// Rows of keys or clients that fail their authentication.
     pub unauthentic_rows: u64,
     /// How long the oldest entry has waited for enough witnesses, seconds.
@@ -137,6 +143,7 @@ impl Default for Metrics {
         let log_commits = counter("log_commits", "Transactions that recorded them");
         let log_refused =
             counter("log_refused", "Attempts that could not be recorded, and were answered with 503");
+        let log_shed = counter("log_shed", "Attempts refused with 503, as they would have waited too long");
         let mints = Family::<OutcomeLabels, Counter>::default();
         registry.register("mints", "Attempts to mint, by outcome", mints.clone());
         let mut gauge = |name: &str, help: &str, unit: Option<Unit>| {
@@ -148,6 +155,7 @@ impl Default for Metrics {
             gauge
         };
         let log_entries = gauge("log_entries", "Entries in the issuance log", None);
+        let log_waiting = gauge("log_waiting", "Records that wait for their commit", None);
         let unauthentic_rows = gauge(
             "unauthentic_rows",
             "Rows of keys or clients that fail their authentication; must be 0",
@@ -197,6 +205,8 @@ impl Default for Metrics {
             log_records,
             log_commits,
             log_refused,
+            log_waiting,
+            log_shed,
             unauthentic_rows,
             signing_key_age,
             issuer_keys_age,
@@ -235,6 +245,8 @@ impl Metrics {
         self.log_records.inner().store(observed.log_records, Ordering::Relaxed);
         self.log_commits.inner().store(observed.log_commits, Ordering::Relaxed);
         self.log_refused.inner().store(observed.log_refused, Ordering::Relaxed);
+        self.log_waiting.set(whole(observed.log_waiting));
+        self.log_shed.inner().store(observed.log_shed, Ordering::Relaxed);
         self.unauthentic_rows.set(whole(observed.unauthentic_rows));
         self.signing_key_age.set(whole(observed.signing_key_age_seconds));
         for (issuer, age) in &observed.issuer_keys_age_seconds {

@@ -1,6 +1,7 @@
 //! What the handlers work with: every part of the service, wired once by `app`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use chrono::TimeDelta;
 
@@ -56,6 +57,8 @@ pub struct Service {
     pub webhooks: Webhooks,
     /// Client assertions already used.
     pub assertions: UsedAssertions,
+    /// Whether the process was told to stop: it answers, and asks to be left alone.
+    pub draining: AtomicBool,
     /// What an operator watches.
     pub metrics: Metrics,
     /// Refusals counted in sums.
@@ -75,7 +78,7 @@ pub struct Service {
 impl Service {
     /// What the parts say of themselves to a scraper; asks no database.
     pub fn observed(&self) -> Observed {
-        let stats = self.log.stats();
+        let (stats, load) = (self.log.stats(), self.log.load());
         let now = self.clock.now();
         let age = self.keyring.token_key_since().map_or(TimeDelta::zero(), |since| now - since);
         let whole = |age: TimeDelta| u64::try_from(age.num_seconds()).unwrap_or(0);
@@ -85,6 +88,8 @@ impl Service {
             log_records: stats.records,
             log_commits: stats.commits,
             log_refused: stats.refused,
+            log_waiting: load.waiting,
+            log_shed: load.refused,
             unauthentic_rows: self.clients.ignored_rows() + self.keyring.ignored_rows(),
             unwitnessed_seconds: whole(self.witnesses.unwitnessed(now)),
             witness_refusals: self.witnesses.refusals(),

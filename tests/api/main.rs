@@ -43,6 +43,7 @@ mod hostile;
 mod list;
 mod mint;
 mod oauth;
+mod overload;
 mod proofs;
 mod public;
 mod verify;

@@ -1,12 +1,15 @@
 //! The command line, as a person or a script meets it: the real binary in a directory of its own.
 #![cfg(feature = "server")]
 
+mod abuse;
 mod audit;
+mod deploy;
 mod foreign;
 #[path = "../support/pg.rs"]
 mod pg;
 #[path = "../support/recipes.rs"]
 mod recipes;
+mod replicas;
 mod terminal;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -324,7 +327,9 @@ fn the_health_check_fails_where_nobody_listens_and_passes_where_somebody_does() 
 #[test]
 fn version_and_help_are_answers() {
     let place = Place::new();
-    assert_eq!(place.ok(&["--version"]), format!("stagedoor {}\n", env!("CARGO_PKG_VERSION")));
+    let commit = option_env!("BUILD_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.map_or_else(String::new, |commit| format!(" ({commit})"));
+    assert_eq!(place.ok(&["--version"]), format!("stagedoor {}{commit}\n", env!("CARGO_PKG_VERSION")));
     assert!(place.ok(&["client", "create", "--help"]).contains("--may-assert"));
 }
 

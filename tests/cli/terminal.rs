@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Place, Server, text};
 
-const POLICY: &str = r#"
+pub(super) const POLICY: &str = r#"
 @id("desk")
 @client("desk")
 @asserted("allow")
@@ -29,20 +29,7 @@ impl Desk {
         let place = Place::initialised();
         std::fs::write(place.path().join("policy.cedar"), POLICY).unwrap();
         std::fs::write(place.path().join("stagedoor.toml"), "[policy]\npath = \"policy.cedar\"\n").unwrap();
-        let scopes = "actor_tokens:issue,actor_tokens:assert_actor,audit:read,audit:read_personal";
-        let made = place.json(&[
-            "client",
-            "create",
-            "--name",
-            "desk",
-            "--scopes",
-            scopes,
-            "--audience",
-            "https://api.example.com",
-            "--may-assert",
-            "*",
-        ]);
-        let secret = made["client_secret"].as_str().unwrap().to_owned();
+        let secret = minter(&place);
         let server = Server::start(&place);
         Self { place, server, secret }
     }
@@ -61,6 +48,24 @@ impl Desk {
             .unwrap();
         assert!(minted.status.success(), "{}", text(&minted.stderr));
     }
+}
+
+/// The secret of a new client `desk`.
+pub(super) fn minter(place: &Place) -> String {
+    let scopes = "actor_tokens:issue,actor_tokens:assert_actor,audit:read,audit:read_personal";
+    let made = place.json(&[
+        "client",
+        "create",
+        "--name",
+        "desk",
+        "--scopes",
+        scopes,
+        "--audience",
+        "https://api.example.com",
+        "--may-assert",
+        "*",
+    ]);
+    made["client_secret"].as_str().unwrap().to_owned()
 }
 
 /// What a person sees at a terminal of `columns`, who waits for each question and types the answer to it.

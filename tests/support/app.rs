@@ -9,7 +9,7 @@ use stagedoor::server::app::{Running, Setup, start};
 use stagedoor::server::clients::{self, ClientForm, SecretKind};
 use stagedoor::server::config::{Config, Environment};
 use stagedoor::server::keyring;
-use stagedoor::server::log::EntryFilter;
+use stagedoor::server::log::{EntryFilter, LogOptions};
 use stagedoor::server::master_key::MasterKey;
 use stagedoor::server::store::{self, Db};
 use stagedoor::token::{Alg, Clock, SystemClock, SystemEntropy};
@@ -113,6 +113,11 @@ struct Parts {
 impl TestApp {
     /// Starts a service over an empty log; `None`, said aloud, where the database cannot be had.
     pub async fn start(database: Database) -> Option<Self> {
+        Self::start_with(database, LogOptions::default()).await
+    }
+
+    /// The same with a log that runs otherwise.
+    pub async fn start_with(database: Database, log: LogOptions) -> Option<Self> {
         let dir = TempDir::new().expect("a temporary directory");
         let (owner_url, service_url) = match database {
             Database::Sqlite => {
@@ -128,11 +133,12 @@ impl TestApp {
             }
         };
         let parts = Parts::make(dir, owner_url, &service_url).await;
-        Some(Self::over(parts, false).await)
+        Some(Self::over(parts, false, log).await)
     }
 
-    async fn over(parts: Parts, dev: bool) -> Self {
+    async fn over(parts: Parts, dev: bool, log: LogOptions) -> Self {
         let mut setup = Setup::new(parts.config.clone());
+        setup.log = log;
         setup.dev = dev;
         setup.workers = Some(1);
         let running = start(setup).await.unwrap_or_else(|e| panic!("the service starts: {e}"));
@@ -188,7 +194,7 @@ impl TestApp {
     pub async fn stop_and_read_the_log(self) -> Vec<Value> {
         let Self { running, parts, .. } = self;
         running.stop().await.expect("a clean stop");
-        let again = Self::over(parts, false).await;
+        let again = Self::over(parts, false, LogOptions::default()).await;
         let log = &again.running.service.log;
         let rows = log.entries_from(&EntryFilter::default(), 0, 10_000, false).await.expect("the log");
         let bodies = rows.into_iter().map(|entry| entry.body.expect("a body")).collect();
@@ -203,7 +209,7 @@ impl TestApp {
         let db = Db::connect(&parts.owner_url).await.expect("the database");
         db.set_meta("dev", "1").await.expect("a stamp");
         db.close().await;
-        Self::over(parts, true).await
+        Self::over(parts, true, LogOptions::default()).await
     }
 }
 

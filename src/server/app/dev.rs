@@ -32,7 +32,7 @@ pub async fn dev(config: Config) -> Result<(), AppError> {
     let (running, client) = ready(config).await?;
     println!("listening on http://{}", running.address);
     print_next(&running, &client).map_err(AppError::failed("standard output cannot be written"))?;
-    until_told(running).await
+    until_told(running, Duration::ZERO).await
 }
 
 /// `stagedoor dev --once`: mints, verifies and shows the entry through real HTTP, then stops.

@@ -19,7 +19,7 @@ mod token;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
@@ -35,9 +35,15 @@ use super::store::StoreError;
 use super::telemetry;
 use crate::token::SystemClock;
 
+/// The version, and the commit where the build was told which (`BUILD_COMMIT`, set by `scripts/release` and the image).
+static VERSION: LazyLock<String> = LazyLock::new(|| match option_env!("BUILD_COMMIT") {
+    Some(commit) if !commit.is_empty() => format!("{} ({commit})", env!("CARGO_PKG_VERSION")),
+    _ => env!("CARGO_PKG_VERSION").to_owned(),
+});
+
 /// Lets one person act as another: briefly, provably, never unseen.
 #[derive(Debug, Parser)]
-#[command(name = "stagedoor", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "stagedoor", version = VERSION.as_str(), propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
     #[command(flatten)]
     everywhere: Everywhere,

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use ipnet::IpNet;
@@ -69,6 +70,7 @@ pub(super) const TOP: &[Field] = &[
     field("master_key", Kind::Secret),
     field("trusted_proxies", Kind::List),
     field("metrics_listen", Kind::Text),
+    field("drain_delay", Kind::Text),
     field("signing_alg", Kind::Text),
     field("issuers", Kind::Tables(ISSUER)),
     field("directory", Kind::Table(DIRECTORY)),
@@ -142,6 +144,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         data_dir,
         trusted_proxies: top.list("trusted_proxies", network)?.unwrap_or_default(),
         metrics_listen: top.parsed("metrics_listen", socket)?,
+        drain_delay: top.parsed("drain_delay", drain_delay)?.unwrap_or_default(),
         signing_alg: top.parsed("signing_alg", signing_alg)?.unwrap_or(Alg::Es256),
         issuers,
         directory: top
@@ -180,6 +183,11 @@ fn key_max_age(text: &str) -> Result<TimeDelta, String> {
     retention(text).ok().filter(|age| *age >= TimeDelta::hours(2)).ok_or_else(|| {
         "must be two hours or more, as 60d; or never: then keys are rotated by command only".to_owned()
     })
+}
+
+fn drain_delay(text: &str) -> Result<Duration, String> {
+    let wrong = || "is no delay of at most a minute; write seconds, as 5s".to_owned();
+    duration(text).ok().filter(|delay| *delay <= Duration::from_mins(1)).ok_or_else(wrong)
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

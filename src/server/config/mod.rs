@@ -19,6 +19,7 @@ mod webhook;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use ipnet::IpNet;
@@ -64,6 +65,9 @@ pub struct Config {
     /// `METRICS_LISTEN`: a listener of its own for `/metrics`. Default none: `/metrics` is on the main listener
     /// if that is loopback, else nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// `DRAIN_DELAY`: how long, once told to stop, new requests are still taken while `/readyz` says no, as `5s`, so
+    /// that whoever balances load looks away first; at most a minute. Default `0s`.
+    pub drain_delay: Duration,
     /// `SIGNING_ALG`: `ES256` (default), `RS256` or `EdDSA`; what `dev` and `init` make the token key for.
     pub signing_alg: Alg,
     /// `[[issuers]]`: whose tokens prove who an actor is. Default none. Never our own issuer.

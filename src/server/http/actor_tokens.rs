@@ -418,7 +418,12 @@ pub(super) fn not_answered(error: IssueError) -> Problem {
 
 /// The log could not record: no token, no denial, only this.
 pub(super) fn log_unavailable(error: LogError) -> Problem {
-    tracing::error!(error = %super::problem::chain(&error), "the log could not record");
+    if matches!(error, LogError::Overloaded) {
+        // the log says once in a while how many there were: a line for each would be load of its own
+        tracing::debug!("refused, as the log has too much to do");
+    } else {
+        tracing::error!(error = %super::problem::chain(&error), "the log could not record");
+    }
     Problem::new(
         Code::LogUnavailable,
         "The issuance log cannot record at the moment, so nothing was issued. Try again shortly.",

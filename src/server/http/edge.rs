@@ -1,12 +1,13 @@
 //! What every request passes: request id, address, host check, one span, one error body, cache and CORS headers.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError as _, web};
 use tracing::Instrument;
@@ -140,6 +141,10 @@ fn finish(
     }
     if response.extensions().get::<Unrecorded>().is_some() {
         service.noise.count(response.status().as_u16());
+    }
+    if service.draining.load(Ordering::Relaxed) {
+        // the next request goes to a replica that stays, and not into a connection that is about to be closed
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
     let headers = response.headers_mut();
     if !headers.contains_key(header::CACHE_CONTROL) {

@@ -92,6 +92,8 @@ codes! {
     InternalError = "internal_error", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
     /// The log cannot record, so nothing is answered but this.
     LogUnavailable = "log_unavailable", SERVICE_UNAVAILABLE, "The issuance log cannot record";
+    /// The process was told to stop.
+    Draining = "draining", SERVICE_UNAVAILABLE, "The process is stopping";
     /// Somebody who has to be asked cannot be reached.
     AuthorityUnavailable = "authority_unavailable", SERVICE_UNAVAILABLE, "An authority cannot be asked";
 }

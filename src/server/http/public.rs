@@ -1,5 +1,7 @@
 //! What anybody may read: keys, health, metrics, the contract itself.
 
+use std::sync::atomic::Ordering;
+
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
@@ -45,9 +47,14 @@ pub async fn healthz() -> Result<HttpResponse, Problem> {
     json_answer(&json!({ "status": "ok" }))
 }
 
-/// GET `/readyz`: the log is the one this process knows, the database answers, and no entry has waited longer
+/// GET `/readyz`: the process was not told to stop, the log is the one this process knows, the database answers, and no entry has waited longer
 /// for its witnesses than `WITNESS_DEADLINE` allows.
 pub async fn readyz(app: App) -> Result<HttpResponse, Problem> {
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(
+            Problem::new(Code::Draining, "The process is about to stop. Ask another replica.").retry_after(1)
+        );
+    }
     app.log.checkpoint().await.map_err(super::actor_tokens::log_unreadable)?;
     let waited = app.witnesses.unwitnessed(app.clock.now());
     if app.witness_deadline.is_some_and(|deadline| waited >= deadline) {

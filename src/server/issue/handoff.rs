@@ -158,7 +158,7 @@ impl IssueDesk {
     ) -> Result<Result<Outcome<Handed>, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
-        let (_working, again) = match self.begin(key.as_ref(), now).await? {
+        let (_working, again) = match self.begin(caller.client, key.as_ref(), now).await? {
             Begun::Refused(denial) => return self.refuse(event, denial).await,
             Begun::Again(grant) => (None, Some(grant)),
             Begun::First(working) => (Some(working), None),

@@ -185,7 +185,7 @@ impl IssueDesk {
     ) -> Result<Result<Outcome<Minted>, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
-        let (_working, again) = match self.begin(key.as_ref(), now).await? {
+        let (_working, again) = match self.begin(caller.client, key.as_ref(), now).await? {
             Begun::First(working) => (Some(working), None),
             Begun::Again(grant) => (None, Some(grant)),
             Begun::Refused(denial) => return self.refuse(event, denial).await,

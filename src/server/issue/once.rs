@@ -76,12 +76,14 @@ pub(super) enum Begun {
 }
 
 impl IssueDesk {
-    /// Looks whether a request was made before.
+    /// Looks whether the log has time for it, before any work is put into it, and whether it was made before.
     pub(super) async fn begin(
         &self,
+        client: &Client,
         key: Option<&RequestKey>,
         now: DateTime<Utc>,
     ) -> Result<Begun, IssueError> {
+        self.log.has_time_for(&client.id)?;
         let Some(working) = self.in_flight.begin(key) else { return Ok(Begun::Refused(Denial::in_flight())) };
         let Some(key) = key else { return Ok(Begun::First(working)) };
         Ok(match self.log.answered_under(&key.key, now).await? {

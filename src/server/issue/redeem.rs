@@ -63,7 +63,7 @@ impl IssueDesk {
         if !caller.client.may(ClientScope::Redeem) && !caller.client.may(ClientScope::Issue) {
             return self.refuse(event, Denial::scope(ClientScope::Redeem)).await;
         }
-        let begun = self.begin(key.as_ref(), now).await?;
+        let begun = self.begin(caller.client, key.as_ref(), now).await?;
         let again = matches!(begun, Begun::Again(_));
         let _working = match begun {
             Begun::Refused(denial) => return self.refuse(event, denial).await,

@@ -22,6 +22,7 @@ use super::record::{Condition, Decision, Effect, Event, EventType, GrantRow, Rec
 use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
+use super::waiting::{Place, Waiting};
 use super::{Fatal, LogError, LogOptions, Recorded, Stats};
 use crate::server::store::append::{Batch, StoredGrant, StoredHead, Writer};
 use crate::server::store::surgery::Surgery;
@@ -44,6 +45,8 @@ pub(super) struct Queued {
     /// What the record takes out of the log, as the owner.
     pub surgery: Option<Surgery>,
     pub answer: oneshot::Sender<Result<Placed, LogError>>,
+    /// Its place among those that wait; `None`: the batcher's own.
+    pub place: Option<Place>,
 }
 
 /// A record that is durable, and what its receipt is made of. Whoever waits makes it, not the batcher, for
@@ -140,6 +143,7 @@ pub(super) struct Batcher {
     pub closing: watch::Receiver<bool>,
     /// Whether the first append opens the signer's epoch after an older one.
     pub begins_epoch: bool,
+    pub waiting: Arc<Waiting>,
     pub counters: Arc<Counters>,
 }
 
@@ -198,17 +202,22 @@ impl Batcher {
         let mut records = Vec::with_capacity(waiting.len());
         let mut drafts = Vec::with_capacity(waiting.len());
         let mut answers = Vec::with_capacity(waiting.len());
+        let mut places = Vec::with_capacity(waiting.len());
         for queued in waiting.drain(..) {
             surgeries.extend(queued.surgery);
             records.push(queued.record);
             drafts.push(queued.draft);
             answers.push(queued.answer);
+            places.extend(queued.place);
         }
+        self.waiting.begins();
         let append = self.append(&records, drafts, &surgeries);
         let appended = match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(appended) => appended,
             Err(_) => Err(Failure::Store(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut)))),
         };
+        self.waiting.ends();
+        drop(places);
         match appended {
             Ok(outcomes) => {
                 self.writer.rest();
@@ -301,6 +310,9 @@ impl Batcher {
         let outcomes = std::mem::take(&mut plan.outcomes);
         tx.insert(rows(plan, &head, &made, subtrees, &self.options.replica)).await?;
         let matched = tx.change(&changes, t_us).await?;
+        if !self.options.commit_delay.is_zero() {
+            tokio::time::sleep(self.options.commit_delay).await;
+        }
         tx.commit().await?;
 
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -330,7 +342,7 @@ impl Batcher {
 fn heartbeat(entropy: &dyn Entropy) -> Result<Queued, BodyError> {
     let record = Record::of(Event::new(EventType::Heartbeat));
     let draft = Draft::of(&record.event, None, entropy)?;
-    Ok(Queued { record, draft, surgery: None, answer: oneshot::channel().0 })
+    Ok(Queued { record, draft, surgery: None, answer: oneshot::channel().0, place: None })
 }
 
 /// The floor guard: what this process saw committed must still be there (invariants 9 and 10).

@@ -28,6 +28,7 @@ pub mod stopping;
 pub mod tile_path;
 pub mod tree;
 pub mod verify;
+mod waiting;
 pub mod witness;
 pub mod witnessing;
 
@@ -51,16 +52,21 @@ pub use release::{RecordedDenial, ReleasedToken, UnreleasedToken};
 pub use stopping::{
     Beginning, CodeRow, Hold, KeyRow, RedeemRow, Revoke, Selector, StoredCode, StoredKey, Tag,
 };
+pub use waiting::Load;
 
 use crate::server::store::append::Writer;
 use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError, read as store_read};
-use crate::token::{Clock, Entropy};
+use crate::token::{ClientId, Clock, Entropy};
 use batcher::{Batcher, Counters, Published, Queued};
 use body::{BodyError, Draft};
 use clock_guard::ClockGuard;
 use head::Head;
 use space::Space;
+use waiting::Waiting;
+
+/// Places in the queue beyond `LogOptions::queue`, for what stops something.
+const STOPPING_PLACES: usize = 256;
 
 /// How the log runs.
 #[derive(Debug, Clone)]
@@ -69,12 +75,15 @@ pub struct LogOptions {
     pub replica: String,
     /// The most bytes the log may take on PostgreSQL (`LOG_MAX_BYTES`); the last 5 % are the reserve.
     pub max_bytes: Option<u64>,
-    /// How many records may wait; one more is refused.
+    /// How many attempts may wait at the most, however fast they are recorded; one more is refused. What stops
+    /// something has some places beyond.
     pub queue: usize,
     /// The most records of one transaction.
     pub batch: usize,
     /// After how long without an entry a heartbeat is written.
     pub heartbeat: Duration,
+    /// How long each commit is held back. Zero, but where a slow disk is to be measured.
+    pub commit_delay: Duration,
     /// Whether the database server's clock must agree with this process's (off where the clock is fixed).
     pub compare_database_clock: bool,
 }
@@ -87,6 +96,7 @@ impl Default for LogOptions {
             queue: 4096,
             batch: 256,
             heartbeat: Duration::from_mins(5),
+            commit_delay: Duration::ZERO,
             compare_database_clock: true,
         }
     }
@@ -95,7 +105,7 @@ impl Default for LogOptions {
 /// Why nothing was recorded. Every variant is a 503 with `Retry-After`, for grants and denials alike.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
-    /// More records wait than the queue takes.
+    /// More records wait than are recorded in time, or this client has its share of them.
     #[error("the issuance log has too much to do")]
     Overloaded,
     /// The database did not record it, or did not say that it did.
@@ -228,6 +238,7 @@ struct Inner {
     published: watch::Receiver<Published>,
     fatal: watch::Receiver<Option<Fatal>>,
     closing: watch::Sender<bool>,
+    waiting: Arc<Waiting>,
     counters: Arc<Counters>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -315,7 +326,8 @@ impl Log {
         let (published, published_rx) = watch::channel(Published { head: head.clone(), checkpoint });
         let (fatal, fatal_rx) = watch::channel(None);
         let (closing, closing_rx) = watch::channel(false);
-        let (queue, queue_rx) = mpsc::channel(options.queue);
+        let (queue, queue_rx) = mpsc::channel(options.queue + STOPPING_PLACES);
+        let waiting = Arc::new(Waiting::new(Arc::clone(&clock), options.batch, options.queue));
         let counters = Arc::new(Counters::default());
         let batcher = Batcher {
             entropy: Arc::clone(&entropy),
@@ -331,6 +343,7 @@ impl Log {
             published,
             fatal,
             closing: closing_rx,
+            waiting: Arc::clone(&waiting),
             counters: Arc::clone(&counters),
             begins_epoch,
         };
@@ -343,6 +356,7 @@ impl Log {
             published: published_rx,
             fatal: fatal_rx,
             closing,
+            waiting,
             counters,
             task,
         }))
@@ -365,16 +379,21 @@ impl Log {
 
     async fn enqueue(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
         let recorded = self.queue_and_wait(record, surgery).await;
-        if !matches!(recorded, Ok(_) | Err(LogError::NotYet { .. } | LogError::Unrecordable(_))) {
+        if !matches!(
+            recorded,
+            Ok(_) | Err(LogError::NotYet { .. } | LogError::Unrecordable(_) | LogError::Overloaded)
+        ) {
             self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
         recorded
     }
 
     async fn queue_and_wait(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
+        let attempts = record.event.client.as_ref().filter(|_| !record.may_use_reserve);
+        let place = self.0.waiting.enter(attempts)?;
         let (answer, answered) = oneshot::channel();
         let draft = Draft::of(&record.event, None, &*self.0.entropy)?;
-        let queued = Queued { record, draft, surgery, answer };
+        let queued = Queued { record, draft, surgery, answer, place: Some(place) };
         self.0.queue.try_send(queued).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LogError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
@@ -382,6 +401,20 @@ impl Log {
         let waiting = tracing::debug_span!("record");
         let placed = answered.instrument(waiting).await.unwrap_or_else(|_| Err(self.stopped()))?;
         Ok(placed.recorded())
+    }
+
+    /// Whether an attempt of `client` would be recorded in time: asked before any work is put into it.
+    ///
+    /// # Errors
+    /// [`LogError::Overloaded`]: it would wait too long, or the client has its share of what waits already.
+    pub fn has_time_for(&self, client: &ClientId) -> Result<(), LogError> {
+        self.0.waiting.look(client)
+    }
+
+    /// How much waits, and how many attempts were refused since the start.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.0.waiting.load()
     }
 
     fn stopped(&self) -> LogError {

@@ -1,4 +1,8 @@
 //! Migrations: numbered pairs, one file a database, forward only, never edited after release.
+//!
+//! A migration that the version before can serve under (new tables, new columns with a default, new indexes; nothing
+//! renamed, dropped or made stricter) is called `expand_…`: it runs while that version serves. Any other waits until
+//! no process of an older version is left; those refuse to start on it.
 
 use std::collections::BTreeMap;
 
@@ -102,21 +106,26 @@ pub async fn migrate(db: &Db, service_user: Option<&str>) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Whether every migration of this program is applied, none is missing and none is newer.
+/// What the name of a migration begins with that an older program can serve under.
+const EXPANDS: &str = "expand_";
+
+/// Whether every migration of this program is applied, none is missing, and a newer one only adds.
 ///
 /// # Errors
 /// [`StoreError::NotMigrated`] says which differs; another error: could not look.
 pub async fn check_migrated(db: &Db) -> Result<(), StoreError> {
-    let rows: Result<Vec<(i64, Vec<u8>)>, sqlx::Error> = on_db!(
+    let rows: Result<Vec<(i64, String, Vec<u8>)>, sqlx::Error> = on_db!(
         db,
         read(pool) => {
-            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
-                .fetch_all(pool)
-                .await
+            sqlx::query_as(
+                "SELECT version, description, checksum FROM _sqlx_migrations WHERE success ORDER BY version",
+            )
+            .fetch_all(pool)
+            .await
         }
     );
-    let applied: BTreeMap<i64, Vec<u8>> = match rows {
-        Ok(rows) => rows.into_iter().collect(),
+    let applied: BTreeMap<i64, (String, Vec<u8>)> = match rows {
+        Ok(rows) => rows.into_iter().map(|(version, name, sum)| (version, (name, sum))).collect(),
         Err(sqlx::Error::Database(error)) => {
             return Err(StoreError::NotMigrated(format!("no migrations: {}", error.message())));
         }
@@ -125,13 +134,18 @@ pub async fn check_migrated(db: &Db) -> Result<(), StoreError> {
     let wanted = migrator(db);
     for migration in wanted.iter() {
         match applied.get(&migration.version) {
-            Some(checksum) if checksum[..] == *migration.checksum => {}
+            Some((_, checksum)) if checksum[..] == *migration.checksum => {}
             Some(_) => return Err(StoreError::NotMigrated(format!("{} was changed", migration.version))),
             None => return Err(StoreError::NotMigrated(format!("{} is missing", migration.version))),
         }
     }
-    if let Some(newer) = applied.keys().find(|version| !wanted.version_exists(**version)) {
-        return Err(StoreError::NotMigrated(format!("{newer} is newer than this program")));
+    let newer = applied
+        .iter()
+        .find(|(version, (name, _))| !wanted.version_exists(**version) && !name.starts_with(EXPANDS));
+    if let Some((version, (name, _))) = newer {
+        return Err(StoreError::NotMigrated(format!(
+            "{version} ({name}) is newer than this program, which cannot serve under it"
+        )));
     }
     Ok(())
 }

@@ -41,8 +41,7 @@ pub async fn database(
         passes.push(pass);
     }
     explain(&passes, &mut report);
-    let end = newest.map_or(0, |head| head.size);
-    for idx in read::newest_positions(db, end, i64::MAX, 10).await? {
+    for idx in super::tail::beyond(db, 10).await? {
         report.add(last_epoch, Finding::Beyond(locate(idx).1));
     }
     for idx in read::orphans(db, OrphanTable::Private).await? {
