@@ -39,6 +39,7 @@ mod credentials;
 mod ending;
 mod explain;
 mod forward_auth;
+mod fuzz;
 mod hostile;
 mod list;
 mod mint;

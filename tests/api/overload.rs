@@ -49,7 +49,7 @@ async fn a_flood_is_shed_and_another_client_is_served(database: Database) {
     assert!(released.len() > 3 + SHARE / 2, "the flooding client is served too: {}", released.len());
     // it recovers at once: nothing is left over
     quiet.api.mint(&body).await.ok();
-    let metrics = app.api.get("/metrics").await.text().to_owned();
+    let metrics = app.api.get("/metrics").await.text();
     assert!(metrics.contains(&format!("\nstagedoor_log_shed_total {shed}\n")), "{metrics}");
     assert!(metrics.contains("\nstagedoor_log_waiting 0\n"), "{metrics}");
     let entries = app.stop_and_read_the_log().await;

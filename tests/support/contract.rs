@@ -440,7 +440,8 @@ impl Call {
         reply
     }
 
-    async fn send_unchecked(self) -> Reply {
+    /// Sends it, whatever comes back.
+    pub async fn send_unchecked(self) -> Reply {
         let url = format!("{}{}", self.client.base, self.path);
         let mut request = self.client.http.request(self.method.clone(), &url).headers(self.headers);
         if let Some(body) = self.body {
