@@ -1,9 +1,11 @@
 //! Other languages, with libraries as they come from npm and `PyPI`: stock verifiers read tokens of the default
-//! profile, Clerk's SDKs work unmodified, the recipes follow revocations.
+//! profile, Clerk's SDKs work unmodified, the recipes follow revocations, generated clients and schemathesis find the
+//! contract kept.
 #![cfg(feature = "server")]
 
 mod clerk;
 mod feed;
+mod generated;
 #[path = "../support/processes.rs"]
 mod processes;
 #[path = "../support/recipes.rs"]

@@ -24,7 +24,7 @@ impl Served {
     /// A database with keys, and settings; nobody serves yet.
     pub fn initialised() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let settings = "[policy]\npath = \"policy.cedar\"\n[[gates]]\nname = \"default\"\n\
+        let settings = "trusted_proxies = [\"127.0.0.0/8\"]\n[policy]\npath = \"policy.cedar\"\n[[gates]]\nname = \"default\"\n\
              audience = \"https://api.example.com\"\nimpersonation = true\n";
         std::fs::write(dir.path().join("stagedoor.toml"), settings).expect("settings");
         let served = Self { url: String::new(), child: None, dir };

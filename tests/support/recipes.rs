@@ -75,6 +75,14 @@ impl Runtime {
         fs::write(note, wanted).map_err(|error| format!("{packages}: {error}"))
     }
 
+    /// A program that came with the packages.
+    pub fn tool(self, name: &str) -> Command {
+        let tools = if self == Self::Node { "node_modules/.bin" } else { ".venv/bin" };
+        let mut command = Command::new(self.dir().join(tools).join(name));
+        command.current_dir(self.dir());
+        command
+    }
+
     /// A command for a script of the project. Scripts find their packages beside them, so one from
     /// elsewhere is copied there.
     pub fn command(self, script: &str) -> Command {
