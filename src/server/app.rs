@@ -23,6 +23,7 @@ pub use witness::{RunningWitness, WitnessSetup, start_witness, witness};
 use super::checker::Checker;
 use super::clients::{AcceptedSecrets, Clients};
 use super::config::{Config, is_loopback};
+use super::http::connections::{self, Connections, HEAD_WITHIN, KEEP_ALIVE};
 use super::http::{self, edge};
 use super::issue::{HandoffSecrets, InFlight, IssueDesk, TargetWatch};
 use super::keyring::Keyring;
@@ -45,8 +46,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 pub(super) const DEV_STAMP: &str = "dev";
 /// The largest request body, bytes (contract.md §3).
 const MAX_BODY_BYTES: usize = 16 * 1024;
-/// Connections that one worker serves at a time; more wait in the kernel. Each holds a file descriptor and a few KiB.
-const MAX_CONNECTIONS: usize = 8192;
+/// How often it is looked for connections that take their time.
+const LOOK_FOR_SLOW_ONES_EVERY: Duration = Duration::from_secs(1);
 /// How long requests under way may take to finish when the process is told to stop, seconds.
 const DRAIN_SECONDS: u64 = 30;
 /// How often it is looked whether an issuer's keys are due.
@@ -316,7 +317,19 @@ impl Running {
         metrics_only: bool,
     ) -> Result<(), AppError> {
         let service = self.service.clone();
-        let mut server = HttpServer::new(move || {
+        let connections = Connections::new(service.clock.clone());
+        self.background.push(tokio::spawn({
+            let connections = Arc::clone(&connections);
+            async move {
+                loop {
+                    tokio::time::sleep(LOOK_FOR_SLOW_ONES_EVERY).await;
+                    connections.end_slow_ones();
+                }
+            }
+        }));
+        let workers =
+            workers.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+        let server = HttpServer::new(move || {
             App::new()
                 .app_data(service.clone())
                 .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
@@ -325,12 +338,12 @@ impl Running {
                 .default_service(web::to(http::no_such_path))
         })
         .disable_signals()
-        .max_connections(MAX_CONNECTIONS)
         .shutdown_timeout(DRAIN_SECONDS)
-        .client_request_timeout(Duration::from_secs(10));
-        if let Some(workers) = workers {
-            server = server.workers(workers);
-        }
+        .on_connect(move |io, data| connections.opened(io, data))
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_WITHIN)
+        .workers(workers)
+        .max_connections(connections::most(workers));
         let server = match tls {
             None => server.listen(listener),
             Some(tls) => {
@@ -570,6 +583,7 @@ async fn record_noise(service: &Service) {
 /// # Errors
 /// [`AppError`], saying what to do.
 pub async fn serve(config: Config) -> Result<(), AppError> {
+    connections::allow_many();
     if config.key_beside_database() {
         tracing::warn!(
             "master key and database share a directory: one theft takes both; set MASTER_KEY_FILE to a file outside DATA_DIR"

@@ -1,5 +1,5 @@
 //! Forward authentication with the real binary: the conformance kit at its door, and the configurations of
-//! `docs/proxies` in the real nginx, Caddy and HAProxy before an echoing service.
+//! `docs/proxies` in the real nginx, Caddy and HAProxy before an echoing service; and a thousand slow clients.
 #![cfg(feature = "server")]
 
 #[path = "../support/processes.rs"]
@@ -8,4 +8,5 @@ mod processes;
 mod behind;
 mod echo;
 mod raw;
+mod slow;
 mod stagedoor;

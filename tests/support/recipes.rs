@@ -97,11 +97,10 @@ impl Runtime {
             fs::copy(&source, copy.path()).expect("the script is copied");
             copy.persist(&path).expect("the copy takes its name");
         }
-        let program = match self {
-            Self::Node => PathBuf::from("node"),
-            Self::Python => self.dir().join(".venv/bin/python"),
+        let mut command = match self {
+            Self::Node => Command::new("node"),
+            Self::Python => self.tool("python"),
         };
-        let mut command = Command::new(program);
         command.arg(path).current_dir(self.dir());
         command
     }

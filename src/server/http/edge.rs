@@ -1,17 +1,26 @@
 //! What every request passes: request id, address, host check, one span, one error body, cache and CORS headers.
 
+use std::future::Future as _;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError as _, web};
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::time::{Sleep, sleep};
 use tracing::Instrument;
 
+use super::connections::Connection;
 use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
 use super::{Endpoint, Exposure, ROUTES};
@@ -22,6 +31,9 @@ use crate::token::RequestId;
 
 /// The header that names a request in answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How long a body may take to arrive whole: at most 16 KiB, and a connection that holds it up holds a place.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is known of a request before anybody looks at it.
 #[derive(Debug, Clone)]
@@ -46,7 +58,7 @@ pub fn arrival(request: &HttpRequest) -> Arrival {
 /// The outermost middleware: everything that is asked and answered passes it.
 pub async fn edge(
     service: web::Data<Service>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let arrival = Arrival {
@@ -58,6 +70,8 @@ pub async fn edge(
     let started = service.clock.monotonic();
     let (span, context) = begin(&service, &request, &arrival, &method);
 
+    limit_the_body(&mut request);
+    let busy = request.request().conn_data::<Arc<Connection>>().map(Connection::busy);
     let refused = host_refused(&service, &request);
     let preflight = method == Method::OPTIONS && public(request.path(), &method);
     let answered = if let Some(problem) = refused {
@@ -88,6 +102,9 @@ pub async fn edge(
         response.status(),
         service.clock.monotonic().saturating_sub(started),
     );
+    if let (Some(busy), BodySize::Stream) = (busy, response.response().body().size()) {
+        busy.for_good();
+    }
     Ok(response)
 }
 
@@ -134,7 +151,11 @@ fn finish(
     }
     let carried = response.extensions().get::<Problem>().cloned();
     if let Some(problem) = carried {
+        let closes = response.head().connection_type() == ConnectionType::Close;
         response = problem.render(&arrival.id, accept);
+        if closes {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         if !problem.recorded {
             response.extensions_mut().insert(Unrecorded);
         }
@@ -171,11 +192,44 @@ fn in_our_words(path: &str, response: &HttpResponse) -> Option<HttpResponse> {
         status if status.is_client_error() => (Code::RequestBodyInvalid, "The body did not arrive whole."),
         _ => (Code::InternalError, "The request could not be served. Tell the operator the trace_id."),
     };
-    Some(if path.starts_with("/oauth/") {
+    let mut ours = if path.starts_with("/oauth/") {
         OAuthError { status: code.status(), ..OAuthError::invalid_request(detail) }.error_response()
     } else {
         Problem::new(code, detail).error_response()
-    })
+    };
+    // what of the body is still to come is not waited for
+    ours.head_mut().set_connection_type(ConnectionType::Close);
+    Some(ours)
+}
+
+/// A body that is still on its way gets [`BODY_WITHIN`], then it counts as one that did not arrive.
+fn limit_the_body(request: &mut ServiceRequest) {
+    match request.take_payload() {
+        Payload::None => {}
+        payload => {
+            let payload = Box::pin(InTime { payload, late: None });
+            request.set_payload(Payload::Stream { payload });
+        }
+    }
+}
+
+struct InTime {
+    payload: Payload,
+    /// Set when something had to be waited for: most bodies arrive with their head.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for InTime {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.payload).poll_next(context);
+        if next.is_ready() {
+            return next;
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(BODY_WITHIN)));
+        late.as_mut().poll(context).map(|()| Some(Err(PayloadError::Io(std::io::ErrorKind::TimedOut.into()))))
+    }
 }
 
 /// Whether pages of other origins may read this path (contract.md §4, CORS): the route with the fewest parameters

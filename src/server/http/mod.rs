@@ -4,6 +4,7 @@ pub mod actor_tokens;
 pub mod approve;
 pub mod audit;
 pub mod caller;
+pub mod connections;
 pub mod console;
 pub mod edge;
 pub mod ending;
