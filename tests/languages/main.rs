@@ -54,14 +54,18 @@ fn actor_token(issuer: &str, key: &TestKey) -> String {
     encode_jws(key.signer(), "at+jwt", &claims).unwrap().into_string()
 }
 
-/// Has the script look at one token of each algorithm; (library, algorithm) → what it said.
+/// Has the script look at two tokens of each algorithm, ours and a forged one; (library, algorithm) → what it said.
 async fn verdicts(runtime: Runtime, script: &str) -> Vec<(String, String, Value)> {
     let keys = Alg::SIGNING.map(|alg| TestKey::generate(alg).unwrap());
     let nobody = TestKey::generate(Alg::Es256).unwrap();
     let server = KeyServer::start("127.0.0.1:0".parse().unwrap(), &keys, &nobody).unwrap();
     let issuer = server.issuer().to_owned();
-    let tokens: serde_json::Map<String, Value> =
-        keys.iter().map(|key| (key.alg().name().to_owned(), actor_token(&issuer, key).into())).collect();
+    let mut tokens = serde_json::Map::new();
+    for key in &keys {
+        let forger = TestKey::generate(key.alg()).unwrap().named(key.kid());
+        tokens.insert(key.alg().name().to_owned(), actor_token(&issuer, key).into());
+        tokens.insert(format!("{} forged", key.alg().name()), actor_token(&issuer, &forger).into());
+    }
     let jwks_uri = format!("{issuer}/.well-known/jwks.json");
     let ask = json!({ "issuer": issuer, "audience": API, "jwksUri": jwks_uri, "tokens": tokens }).to_string();
     let mut command = runtime.command(script);
@@ -80,7 +84,7 @@ async fn verdicts(runtime: Runtime, script: &str) -> Vec<(String, String, Value)
     results.into_iter().map(|r| (text(&r, "library"), text(&r, "alg"), r)).collect()
 }
 
-/// Every library takes every algorithm, but for those that the library does not have.
+/// Every library takes every algorithm, but for those that the library does not have, and nothing forged.
 fn all_accept(verdicts: &[(String, String, Value)], libraries: &[&str], exceptions: &[(&str, &str)]) {
     for library in libraries {
         for alg in Alg::SIGNING {
@@ -89,6 +93,10 @@ fn all_accept(verdicts: &[(String, String, Value)], libraries: &[&str], exceptio
             let read = verdict["sub"] == "user_42" && verdict["actor"] == "admin_7";
             let excepted = exceptions.contains(&(*library, alg.name()));
             assert_eq!(read, !excepted, "{library} {alg}: {verdict}");
+            let forged = format!("{} forged", alg.name());
+            let of = verdicts.iter().find(|(l, a, _)| l == library && *a == forged);
+            let (_, _, verdict) = of.unwrap_or_else(|| panic!("{library} was not asked about {forged}"));
+            assert!(verdict["error"].is_string(), "{library} {forged}: {verdict}");
         }
     }
 }

@@ -11,6 +11,7 @@ use stagedoor::token::Alg;
 use crate::echo::{Echo, start as start_echo};
 use crate::processes::{Running, free_port};
 use crate::raw::{Answer, ask};
+use crate::recipes::Runtime;
 use crate::stagedoor::{Stagedoor, names, until_listening};
 
 const IDENTITY: [&str; 5] =
@@ -33,7 +34,8 @@ impl Proxy {
         command: impl Fn(&Path) -> Command,
         prepare: impl Fn(&str, &Path) -> String,
     ) -> Option<Self> {
-        if Command::new(name).arg("version").output().is_err() {
+        let program = command(Path::new(".")).get_program().to_owned();
+        if Command::new(program).arg("--version").output().is_err() {
             println!("SKIP behind_{name}: {name} is not on the machine (apt-get install {name})");
             return None;
         }
@@ -44,6 +46,9 @@ impl Proxy {
             .replace(":8000", &format!(":{port}"))
             .replace(":8080", &format!(":{}", stagedoor.port))
             .replace(":3000", &format!(":{}", echo.port))
+            .replace("port_value: 8000", &format!("port_value: {port}"))
+            .replace("port_value: 8080", &format!("port_value: {}", stagedoor.port))
+            .replace("port_value: 3000", &format!("port_value: {}", echo.port))
             .replace("STAGEDOOR_HEADER", &b64(text(&stagedoor.subject.header())));
         let place = stagedoor.path("proxy");
         std::fs::create_dir_all(&place).expect("a directory");
@@ -323,6 +328,24 @@ async fn behind_haproxy() {
     let prepare =
         |text: &str, _: &Path| text.replace("/etc/haproxy/haproxy.lua", &script.display().to_string());
     if let Some(proxy) = Proxy::start("haproxy", "haproxy.cfg", haproxy("haproxy.cfg"), prepare) {
+        proxy.asks_stagedoor_everything().await;
+    }
+}
+
+/// Envoy from `PyPI`, where Debian has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_envoy() {
+    if !Runtime::Python.is_here("behind_envoy") {
+        return;
+    }
+    let command = |place: &Path| {
+        let mut command = Runtime::Python.tool("envoy");
+        command.args(["--concurrency", "1", "--base-id", &free_port().to_string(), "-c"]);
+        command.arg(place.join("envoy.yaml"));
+        command
+    };
+    let prepare = |text: &str, _: &Path| text.to_owned();
+    if let Some(proxy) = Proxy::start("envoy", "envoy.yaml", command, prepare) {
         proxy.asks_stagedoor_everything().await;
     }
 }

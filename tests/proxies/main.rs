@@ -1,5 +1,5 @@
 //! Forward authentication with the real binary: the conformance kit at its door, and the configurations of
-//! `docs/proxies` in the real nginx, Caddy and HAProxy before an echoing service; and a thousand slow clients.
+//! `docs/proxies` in the real nginx, Caddy, HAProxy and Envoy before an echoing service; and a thousand slow clients.
 #![cfg(feature = "server")]
 
 #[path = "../support/processes.rs"]
@@ -8,5 +8,8 @@ mod processes;
 mod behind;
 mod echo;
 mod raw;
+#[path = "../support/recipes.rs"]
+#[expect(dead_code, reason = "only Python's packages are needed here")]
+mod recipes;
 mod slow;
 mod stagedoor;
