@@ -7,6 +7,10 @@
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people, three digits of them")]
 
+#[path = "shared/figures.rs"]
+#[expect(dead_code, reason = "shared with the other benches")]
+mod figures;
+
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -36,6 +40,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 stagedoor::action!(Read = "read");
+
+use figures::{Asked, figure};
 
 const ISSUER: &str = "https://stagedoor.example";
 const API: &str = "https://api.example.com";
@@ -139,12 +145,25 @@ fn primitives(clock: &SystemClock) {
             [&mut *sign, &mut || drop(black_box(signer.sign(input)))],
         );
         println!(
-            "{alg}: raw check {raw:.2?} (key parsed before: {parsed:.2?}); guard cold {cold:.2?} = {:.2} x raw \
-             (target {limit}), {:.2} x parsed; seen {warm:.2?} (target 2 µs); signing {our_sign:.2?} = {:.2} x raw \
-             (target 1.3)",
+            "{alg}: raw check {raw:.2?} (key parsed before: {parsed:.2?}), raw signature {raw_sign:.2?}"
+        );
+        figure(
+            &format!("guard, {alg}: cold over the raw check"),
             ratio(cold, raw),
-            ratio(cold, parsed),
+            "x",
+            Asked::AtMost(limit),
+        );
+        figure(
+            &format!("guard, {alg}: a token seen before"),
+            warm.as_secs_f64() * 1e6,
+            "us",
+            Asked::AtMost(2.0),
+        );
+        figure(
+            &format!("signing, {alg}: over the raw primitive"),
             ratio(our_sign, raw_sign),
+            "x",
+            Asked::AtMost(1.3),
         );
     }
 }
@@ -246,10 +265,7 @@ async fn hello(clock: &SystemClock, args: Args) {
     tokio::spawn(server);
     let [open, guarded] =
         rates(clock, args, [(address, "/open", &token), (address, "/guarded", &token)]).await;
-    println!(
-        "hello: {open:.0}/s without the guard, {guarded:.0}/s with it = {:.2} (target 0.85)",
-        guarded / open
-    );
+    figure("actix hello: with the guard over without it", guarded / open, "x", Asked::AtLeast(0.85));
     handle.stop(false).await;
 }
 
@@ -264,7 +280,7 @@ async fn forward_auth(clock: &SystemClock, args: Args) {
     let address = running.address;
     let [health, gate] =
         rates(clock, args, [(address, "/healthz", &token), (address, "/v1/forward_auth", &token)]).await;
-    println!("forward_auth: {gate:.0}/s, /healthz {health:.0}/s = {:.2} (target 0.6)", gate / health);
+    figure("forward_auth over /healthz", gate / health, "x", Asked::AtLeast(0.6));
     running.stop().await.expect("a clean stop");
 }
 

@@ -70,11 +70,17 @@ fn show(name: &str, seen: Load) {
 #[tokio::main]
 async fn main() {
     if !folder().join("node_modules").exists() {
-        let installed = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder()).status();
+        let installed =
+            Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder()).status();
         assert!(installed.is_ok_and(|status| status.success()), "npm ci in benches/peers");
     }
     let (running, secret, _dir) = ours::on_sqlite(256).await;
-    let ours = load(running.address, ours::request(running.address, "/v1/actor_tokens", &secret), CONNECTIONS, SECONDS);
+    let ours = load(
+        running.address,
+        ours::request(running.address, "/v1/actor_tokens", &secret),
+        CONNECTIONS,
+        SECONDS,
+    );
     let ours = ours.await;
     show("stagedoor, SQLite: policy, log, durable", ours);
     running.stop().await.expect("a clean stop");

@@ -89,7 +89,12 @@ fn main() {
     for (rules, aim) in [(5, 40.0), (50, 100.0)] {
         let policy = policy(rules);
         assert!(matches!(policy.decide(&question), Verdict::Granted { .. }), "the bench measures a grant");
-        figure(&format!("policy, {rules} rules: one decision, median"), us(&policy), "us", Asked::AtMost(aim));
+        figure(
+            &format!("policy, {rules} rules: one decision, median"),
+            us(&policy),
+            "us",
+            Asked::AtMost(aim),
+        );
     }
     let shipped = us(&Policy::shipped_default());
     figure("policy, as shipped: one decision, median", shipped, "us", Asked::Nothing);

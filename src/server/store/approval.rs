@@ -1,6 +1,6 @@
 //! Requests that wait for a colleague, as rows: what an append asks and changes, and what is waiting.
 
-use sqlx::{AssertSqlSafe, PgConnection, SqliteConnection};
+use sqlx::AssertSqlSafe;
 
 use super::append::{Tx, on_tx};
 use super::stop::{Changes, json};
