@@ -254,12 +254,11 @@ fn every_test_that_the_threat_model_names_exists() {
             }
         }
     }
-    let (mut files, mut names) = (0, 0);
+    let mut names = 0;
     for quoted in text.split('`').skip(1).step_by(2) {
         let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if quoted.starts_with("tests/") || (quoted.starts_with("src/") && !quoted.contains(' ')) {
             assert!(root.join(quoted).exists(), "docs/threats.md names {quoted}, which is not there");
-            files += 1;
         } else if quoted.matches('_').count() >= 3 && quoted.chars().all(word) {
             assert!(
                 tests.contains(&format!("fn {quoted}(")),
@@ -268,7 +267,7 @@ fn every_test_that_the_threat_model_names_exists() {
             names += 1;
         }
     }
-    assert!(files >= 5 && names >= 20, "{files} files and {names} tests are named");
+    assert!(names >= 50, "{names} tests are named");
 }
 
 /// The packages in a lock file, by name and version.

@@ -118,15 +118,16 @@ impl Tx<'_> {
 }
 
 /// Waits until no transaction is left that began before this moment: rewriting a table keeps the deleted rows
-/// that the oldest of them could still see.
+/// that the oldest of them could still see. Views matter of this database only, but one that writes in any database
+/// of the cluster makes every view that is taken meanwhile reach as far back as itself.
 async fn until_nobody_sees_before(session: &mut PgConnection) -> Result<(), StoreError> {
     let now: String =
         sqlx::query_scalar("SELECT pg_current_xact_id()::xid::text").fetch_one(&mut *session).await?;
     for _ in 0..600 {
         let older: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
-             AND (datname = current_database() OR datname IS NULL) \
-             AND greatest(age(backend_xmin), age(backend_xid)) >= age($1::text::xid)",
+             AND (age(backend_xid) >= age($1::text::xid) \
+             OR (datname = current_database() OR datname IS NULL) AND age(backend_xmin) >= age($1::text::xid))",
         )
         .bind(&now)
         .fetch_one(&mut *session)
