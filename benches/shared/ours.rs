@@ -64,6 +64,8 @@ pub async fn service(url: &str, owner: &str, dir: &std::path::Path, batch: usize
     db.close().await;
     let mut setup = Setup::new(config);
     setup.log.batch = batch;
+    // one a commit is slow on purpose: everybody waits, nobody is refused
+    setup.log.patience = std::time::Duration::from_secs(10);
     let running = app::start(setup).await.expect("the service starts");
     (running, made.secret.expose().to_owned())
 }

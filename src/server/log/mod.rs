@@ -84,6 +84,8 @@ pub struct LogOptions {
     pub heartbeat: Duration,
     /// How long each commit is held back. Zero, but where a slow disk is to be measured.
     pub commit_delay: Duration,
+    /// How long a record may be expected to wait; attempts that would wait longer are refused with 503.
+    pub patience: Duration,
     /// Whether the database server's clock must agree with this process's (off where the clock is fixed).
     pub compare_database_clock: bool,
 }
@@ -97,6 +99,7 @@ impl Default for LogOptions {
             batch: 256,
             heartbeat: Duration::from_mins(5),
             commit_delay: Duration::ZERO,
+            patience: Duration::from_millis(100),
             compare_database_clock: true,
         }
     }
@@ -327,7 +330,7 @@ impl Log {
         let (fatal, fatal_rx) = watch::channel(None);
         let (closing, closing_rx) = watch::channel(false);
         let (queue, queue_rx) = mpsc::channel(options.queue + STOPPING_PLACES);
-        let waiting = Arc::new(Waiting::new(Arc::clone(&clock), options.batch, options.queue));
+        let waiting = Arc::new(Waiting::new(Arc::clone(&clock), options.batch, options.queue, options.patience));
         let counters = Arc::new(Counters::default());
         let batcher = Batcher {
             entropy: Arc::clone(&entropy),

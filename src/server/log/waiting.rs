@@ -1,4 +1,4 @@
-//! Who may still queue up: as many as are recorded within [`PATIENCE`], and no client takes what another needs.
+//! Who may still queue up: as many as are recorded in time, and no client takes what another needs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,8 +7,6 @@ use std::time::Duration;
 use super::LogError;
 use crate::token::{ClientId, Clock};
 
-/// How long a record may be expected to wait before another is refused.
-const PATIENCE: Duration = Duration::from_millis(100);
 /// Commits that may always be waited for, however slow one is: while one runs, a client alone still fills the next.
 const MIN_COMMITS: usize = 4;
 /// How much the newest commit says about the next one: a quarter.
@@ -21,6 +19,8 @@ pub(super) struct Waiting {
     clock: Arc<dyn Clock>,
     batch: usize,
     queue: usize,
+    /// How long a record may be expected to wait before another is refused.
+    patience: Duration,
     state: Mutex<State>,
 }
 
@@ -58,8 +58,8 @@ impl std::fmt::Debug for Place {
 }
 
 impl Waiting {
-    pub fn new(clock: Arc<dyn Clock>, batch: usize, queue: usize) -> Self {
-        Self { clock, batch, queue, state: Mutex::default() }
+    pub fn new(clock: Arc<dyn Clock>, batch: usize, queue: usize, patience: Duration) -> Self {
+        Self { clock, batch, queue, patience, state: Mutex::default() }
     }
 
     /// Whether an attempt of `client` would be let in now; asked before any work is put into it.
@@ -105,11 +105,11 @@ impl Waiting {
         Err(LogError::Overloaded)
     }
 
-    /// As many as are recorded within [`PATIENCE`]; a commit that hangs counts as long as it has hung.
+    /// As many as are recorded in time; a commit that hangs counts as long as it has hung.
     fn places(&self, state: &State, now: Duration) -> usize {
         let running = state.since.map(|since| now.saturating_sub(since));
         let commit = state.commit.max(running).unwrap_or_default().as_micros().max(1);
-        let commits = usize::try_from(PATIENCE.as_micros() / commit).unwrap_or(usize::MAX).max(MIN_COMMITS);
+        let commits = usize::try_from(self.patience.as_micros() / commit).unwrap_or(usize::MAX).max(MIN_COMMITS);
         self.batch.saturating_mul(commits).min(self.queue)
     }
 
@@ -179,7 +179,7 @@ mod tests {
 
     fn desk(batch: usize, queue: usize) -> (Arc<Hand>, Arc<Waiting>) {
         let hand = Arc::new(Hand::default());
-        (hand.clone(), Arc::new(Waiting::new(hand, batch, queue)))
+        (hand.clone(), Arc::new(Waiting::new(hand, batch, queue, Duration::from_millis(100))))
     }
 
     fn commit(hand: &Hand, waiting: &Waiting, millis: u64) {
