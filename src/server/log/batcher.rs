@@ -24,13 +24,16 @@ use super::standing;
 use super::tree::BatchNodes;
 use super::waiting::{Place, Waiting};
 use super::{Fatal, LogError, LogOptions, Recorded, Stats};
-use crate::server::store::append::{Batch, StoredGrant, StoredHead, Writer};
+use crate::server::store::append::{Batch, Opened, Opening, StoredGrant, StoredHead, Writer};
 use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError};
 use crate::token::{Clock, Entropy};
 
 /// Nothing an append does takes this long; a connection that hangs is given up.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long a burst keeps SQLite's writer: giving it back and taking it again is two ways to its thread, but others
+/// write, too.
+const HOLD: Duration = Duration::from_millis(10);
 /// How often an idle log looks at its clocks.
 const TICK: Duration = Duration::from_secs(5);
 /// How far a token's `iat` may lie from the time of its entry, microseconds.
@@ -129,6 +132,8 @@ struct Plan<'r> {
 pub(super) struct Batcher {
     pub db: Db,
     pub writer: Writer,
+    /// When the writer was given back last, by the monotonic clock.
+    pub rested: Duration,
     pub signer: Arc<CheckpointSigner>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -220,7 +225,11 @@ impl Batcher {
         drop(places);
         match appended {
             Ok(outcomes) => {
-                self.writer.rest();
+                let held = self.clock.monotonic().saturating_sub(self.rested);
+                if self.queue.is_empty() || held >= HOLD {
+                    self.writer.rest();
+                    self.rested = self.clock.monotonic();
+                }
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     let _ = answer.send(outcome);
                 }
@@ -259,8 +268,12 @@ impl Batcher {
     ) -> Result<Vec<Result<Placed, LogError>>, Failure> {
         let room = self.space.has_room(&self.db, &*self.clock).await;
         let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
-        let mut tx = self.writer.begin().await?;
-        let last = tx.last_head(self.floor.end()).await?;
+        let opening = Opening {
+            floor: self.floor.end(),
+            clients: conditions::clients(records),
+            targets: standing::targets(records),
+        };
+        let (mut tx, Opened { last, active_clients, cut_offs }) = self.writer.begin(&opening).await?;
         let head = match last.head {
             // the old epoch's head may be the very thing that is damaged: it is not read
             Some(stored) if self.begins_epoch && locate(stored.size - 1).0 + 1 == self.signer.epoch() => {
@@ -273,8 +286,8 @@ impl Batcher {
         let database_us = last.database_us.filter(|_| self.options.compare_database_clock);
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
-        let failed = conditions::failed(&mut tx, records, t_us, hour_ago, head.end()).await?;
-        let rulings = standing::judge(&mut tx, records, t_us).await?;
+        let failed = conditions::failed(&mut tx, records, &active_clients, t_us, hour_ago, head.end()).await?;
+        let rulings = standing::judge(&mut tx, records, cut_offs, t_us).await?;
         let mut plan = Plan::default();
         for ((record, draft), (failed, ruling)) in
             records.iter().zip(drafts).zip(failed.into_iter().zip(rulings))
@@ -308,12 +321,19 @@ impl Batcher {
         let made = Head { epoch: head.epoch, root: frontier.root(), frontier, t_us: Some(t_us) };
         let changes = changes::of((head.end()..).zip(plan.effects.iter().copied()), t_us);
         let outcomes = std::mem::take(&mut plan.outcomes);
-        tx.insert(rows(plan, &head, &made, subtrees, &self.options.replica)).await?;
-        let matched = tx.change(&changes, t_us).await?;
         if !self.options.commit_delay.is_zero() {
             tokio::time::sleep(self.options.commit_delay).await;
         }
-        tx.commit().await?;
+        let batch = rows(plan, &head, &made, subtrees, &self.options.replica);
+        let matched = if changes.is_empty() {
+            tx.insert_and_commit(batch).await?;
+            HashMap::new()
+        } else {
+            tx.insert(batch).await?;
+            let matched = tx.change(&changes, t_us).await?;
+            tx.commit().await?;
+            matched
+        };
 
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(made.size() - head.size(), Ordering::Relaxed);

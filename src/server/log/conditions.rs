@@ -23,22 +23,30 @@ pub(super) async fn hour_ago(db: &Db, records: &[Record], clock: &dyn Clock) -> 
     Ok(read::first_at_or_after(db, micros(clock.now()) - HOUR_US).await?.unwrap_or(i64::MAX))
 }
 
-/// The first condition of each record that does not hold at `t_us`, in the order of the batch: what a record
-/// of the batch changes counts for those after it.
-pub(super) async fn failed(
-    tx: &mut Tx<'_>,
-    records: &[Record],
-    t_us: i64,
-    hour_ago: i64,
-    end: i64,
-) -> Result<Vec<Option<Condition>>, StoreError> {
-    let all = || records.iter().flat_map(|record| &record.conditions);
-    let clients: HashSet<&str> = all()
+/// Clients that have to be active.
+pub(super) fn clients(records: &[Record]) -> Vec<&str> {
+    let clients: HashSet<&str> = records
+        .iter()
+        .flat_map(|record| &record.conditions)
         .filter_map(|condition| match condition {
             Condition::ClientActive(client) => Some(client.as_str()),
             _ => None,
         })
         .collect();
+    list(&clients)
+}
+
+/// The first condition of each record that does not hold at `t_us`, in the order of the batch: what a record
+/// of the batch changes counts for those after it.
+pub(super) async fn failed(
+    tx: &mut Tx<'_>,
+    records: &[Record],
+    active: &[String],
+    t_us: i64,
+    hour_ago: i64,
+    end: i64,
+) -> Result<Vec<Option<Condition>>, StoreError> {
+    let all = || records.iter().flat_map(|record| &record.conditions);
     let grants: HashSet<&str> = all()
         .filter_map(|condition| match condition {
             Condition::GrantLive(grant) => Some(grant.as_str()),
@@ -51,11 +59,7 @@ pub(super) async fn failed(
             _ => None,
         })
         .collect();
-    let active: HashSet<String> = if clients.is_empty() {
-        HashSet::new()
-    } else {
-        tx.active_clients(&list(&clients)).await?.into_iter().collect()
-    };
+    let active: HashSet<&str> = active.iter().map(String::as_str).collect();
     let live: HashSet<String> = if grants.is_empty() {
         HashSet::new()
     } else {

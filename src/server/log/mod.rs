@@ -335,6 +335,7 @@ impl Log {
         let batcher = Batcher {
             entropy: Arc::clone(&entropy),
             writer: Writer::new(&db),
+            rested: clock.monotonic(),
             db: db.clone(),
             signer: Arc::clone(&signer),
             guard: ClockGuard::new(&*clock),

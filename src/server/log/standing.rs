@@ -56,8 +56,13 @@ struct Facts {
 
 /// Rules on every record of a batch that would be recorded at `t_us`, in their order, so that of several
 /// uses of one code or key the first wins.
-pub(super) async fn judge(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Vec<Ruling>, StoreError> {
-    let mut facts = gather(tx, records, t_us).await?;
+pub(super) async fn judge(
+    tx: &mut Tx<'_>,
+    records: &[Record],
+    cut_offs: Vec<CutOff>,
+    t_us: i64,
+) -> Result<Vec<Ruling>, StoreError> {
+    let mut facts = gather(tx, records, cut_offs, t_us).await?;
     Ok(records
         .iter()
         .map(|record| {
@@ -70,9 +75,24 @@ pub(super) async fn judge(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Res
         .collect())
 }
 
-async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts, StoreError> {
+/// Whatever a cut-off or hold could name to meet what is to be recorded.
+pub(super) fn targets(records: &[Record]) -> Vec<&str> {
+    let conditions = records.iter().flat_map(|record| &record.conditions);
+    let beginnings = conditions.filter_map(|condition| match condition {
+        Condition::NotHeld(beginning) => Some(&**beginning),
+        _ => None,
+    });
+    list(beginnings.flat_map(named).map(|(_, target)| target).collect())
+}
+
+async fn gather(
+    tx: &mut Tx<'_>,
+    records: &[Record],
+    cut_offs: Vec<CutOff>,
+    t_us: i64,
+) -> Result<Facts, StoreError> {
     let mut facts = Facts { t_us, ..Facts::default() };
-    let mut targets: BTreeSet<(CutOffKind, &str)> = BTreeSet::new();
+    facts.know(cut_offs);
     let (mut grants, mut codes, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut requests = BTreeSet::new();
     for condition in records.iter().flat_map(|record| &record.conditions) {
@@ -80,7 +100,6 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
             Condition::GrantLive(grant) => {
                 grants.insert(grant.as_str());
             }
-            Condition::NotHeld(beginning) => targets.extend(named(beginning)),
             Condition::CodeUnused(grant) => {
                 codes.insert(grant.as_str());
             }
@@ -90,7 +109,8 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
             Condition::Waiting(grant) | Condition::Approved(grant) => {
                 requests.insert(grant.as_str());
             }
-            Condition::ClientActive(_) | Condition::TargetsBelow { .. } => {}
+            // whose cut-offs are known already
+            Condition::NotHeld(_) | Condition::ClientActive(_) | Condition::TargetsBelow { .. } => {}
         }
     }
     if !grants.is_empty() {
@@ -98,15 +118,9 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
             facts.grants.insert(grant.id.clone(), grant);
         }
         // a grant is over, too, when a cut-off covers it that nobody has written into its row yet
-        targets.extend(facts.grants.values().flat_map(|grant| {
-            [(CutOffKind::All, ""), (CutOffKind::Client, &*grant.client), (CutOffKind::Kid, &*grant.kid)]
-        }));
-    }
-    if !targets.is_empty() {
-        let texts: BTreeSet<&str> = targets.iter().map(|(_, target)| *target).collect();
-        let found = tx.cut_offs(&list(texts)).await?;
-        drop(targets);
-        facts.cut_offs = found.into_iter().map(|c| ((c.kind, c.target.clone()), c)).collect();
+        let targets = facts.grants.values().flat_map(|grant| ["", &*grant.client, &*grant.kid]);
+        let found = tx.cut_offs(&list(targets.collect())).await?;
+        facts.know(found);
     }
     if !codes.is_empty() {
         facts.open_codes.extend(tx.open_codes(&list(codes), t_us).await?);
@@ -138,6 +152,10 @@ fn named(beginning: &Beginning) -> impl Iterator<Item = (CutOffKind, &str)> {
 }
 
 impl Facts {
+    fn know(&mut self, cut_offs: Vec<CutOff>) {
+        self.cut_offs.extend(cut_offs.into_iter().map(|c| ((c.kind, c.target.clone()), c)));
+    }
+
     fn rule(&self, record: &Record) -> Ruling {
         let mut not_yet = None;
         for condition in &record.conditions {

@@ -2,9 +2,12 @@
 //!
 //! Only the lock differs, and the bulk inserts, which stand in `insert`.
 
+use futures_util::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Either, Executor as _, FromRow as _, PgConnection, PgPool, Postgres, Row as _};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
+use super::stop::{CutOff, CutOffRow};
 use super::{BUCKET_BITS, Db, List, StoreError, json};
 use crate::server::log::body::Encoded;
 
@@ -13,7 +16,14 @@ pub const EPOCH_SPAN: i64 = 1 << 40;
 
 /// Serialises appends of all replicas; released by commit, rollback or the end of the session.
 const POSTGRES_BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(7594319276342)";
-const SQLITE_BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// SQLite: the lock and all that a batch of mints asks under it, in one text: each statement by itself is a way to
+/// SQLite's thread and back, and five of them took longer than their work.
+const SQLITE_BEGIN: &str = "BEGIN IMMEDIATE;
+    SELECT h.size, h.root, h.frontier, h.t_us, (SELECT root FROM audit_head WHERE size = $1), NULL
+    FROM (SELECT 1) LEFT JOIN (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h;
+    SELECT id FROM client WHERE disabled_at_us IS NULL AND id IN (SELECT value FROM json_each($2));
+    SELECT kind, target, until_iat, hold_until_us FROM cutoff WHERE target IN (SELECT value FROM json_each($3))";
 
 /// The newest head as stored.
 #[derive(Debug, Clone)]
@@ -37,6 +47,42 @@ pub struct LastHead {
     pub root_at_floor: Option<Vec<u8>>,
     /// The database server's own time, microseconds, where it has one.
     pub database_us: Option<i64>,
+}
+
+type HeadRow = (Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>, Option<i64>);
+
+impl From<HeadRow> for LastHead {
+    fn from((size, root, frontier, t_us, root_at_floor, database_us): HeadRow) -> Self {
+        let head = match (size, root, frontier, t_us) {
+            (Some(size), Some(root), Some(frontier), Some(t_us)) => {
+                Some(StoredHead { size, root, frontier, t_us })
+            }
+            _ => None,
+        };
+        Self { head, root_at_floor, database_us }
+    }
+}
+
+/// What a batch asks first.
+#[derive(Debug)]
+pub struct Opening<'b> {
+    /// The global size of the head that this process saw committed last.
+    pub floor: i64,
+    /// Clients that have to exist and be active.
+    pub clients: Vec<&'b str>,
+    /// Whatever a cut-off or hold could name.
+    pub targets: Vec<&'b str>,
+}
+
+/// What it is answered, under the log's lock.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where the log stands.
+    pub last: LastHead,
+    /// Which of the clients exist and may call.
+    pub active_clients: Vec<String>,
+    /// The cut-offs of the targets, of every kind.
+    pub cut_offs: Vec<CutOff>,
 }
 
 /// Rows of one batch, all positions global.
@@ -103,7 +149,7 @@ pub struct StoredGrant {
 /// The connection appends go through: one at a time, thrown away after any error.
 #[derive(Debug)]
 pub enum Writer {
-    /// Taken from the pool of one for the length of a batch, so that others can write in between.
+    /// Taken from the pool of one for a few batches, so that others can write in between.
     Sqlite(SqlitePool, Option<PoolConnection<Sqlite>>),
     /// Kept: its session settings and prepared statements cost a round trip each.
     Postgres(PgPool, Option<PoolConnection<Postgres>>),
@@ -112,8 +158,8 @@ pub enum Writer {
 /// An append in progress, holding the log's lock. Dropped without [`Tx::commit`] it leaves no trace.
 #[derive(Debug)]
 pub enum Tx<'w> {
-    /// `BEGIN IMMEDIATE`.
-    Sqlite(Transaction<'w, Sqlite>),
+    /// After `BEGIN IMMEDIATE`; whoever does not come to an end throws the connection away.
+    Sqlite(&'w mut SqliteConnection),
     /// The advisory lock.
     Postgres(Transaction<'w, Postgres>),
 }
@@ -144,27 +190,34 @@ impl Writer {
         }
     }
 
-    /// Takes the log's lock.
+    /// Takes the log's lock and asks.
     ///
     /// # Errors
-    /// No connection, or the lock was not to be had in time.
-    pub async fn begin(&mut self) -> Result<Tx<'_>, StoreError> {
-        Ok(match self {
+    /// No connection, or the lock was not to be had in time. Whoever fails after this, or gives up, calls
+    /// [`Self::discard`].
+    pub async fn begin(&mut self, opening: &Opening<'_>) -> Result<(Tx<'_>, Opened), StoreError> {
+        match self {
             Self::Sqlite(pool, conn) => {
                 let conn = match conn {
                     Some(conn) => conn,
                     None => conn.insert(pool.acquire().await?),
                 };
-                Tx::Sqlite(conn.begin_with(SQLITE_BEGIN).await?)
+                let opened = open_sqlite(conn, opening).await?;
+                Ok((Tx::Sqlite(conn), opened))
             }
             Self::Postgres(pool, conn) => {
                 let conn = match conn {
                     Some(conn) => conn,
                     None => conn.insert(pool.acquire().await?),
                 };
-                Tx::Postgres(conn.begin_with(POSTGRES_BEGIN).await?)
+                let mut tx = conn.begin_with(POSTGRES_BEGIN).await?;
+                let last = last_head(&mut tx, opening.floor).await?;
+                let active_clients = active_clients(&mut tx, &opening.clients).await?;
+                let mut tx = Tx::Postgres(tx);
+                let cut_offs = tx.cut_offs(&opening.targets).await?;
+                Ok((tx, Opened { last, active_clients, cut_offs }))
             }
-        })
+        }
     }
 
     /// After a commit: lets others write.
@@ -193,58 +246,6 @@ impl Writer {
 }
 
 impl Tx<'_> {
-    /// The newest head, what stands at the head of global size `floor`, and the server's clock: one round trip,
-    /// as everybody else waits for the lock.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn last_head(&mut self, floor: i64) -> Result<LastHead, StoreError> {
-        type Row = (Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>, Option<i64>);
-        let row: Row = match self {
-            Self::Sqlite(tx) => {
-                sqlx::query_as(
-                    "SELECT h.size, h.root, h.frontier, h.t_us, \
-                     (SELECT root FROM audit_head WHERE size = $1), NULL FROM (SELECT 1) LEFT JOIN \
-                     (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h",
-                )
-                .bind(floor)
-                .fetch_one(&mut **tx)
-                .await?
-            }
-            Self::Postgres(tx) => {
-                sqlx::query_as(
-                    "SELECT h.size, h.root, h.frontier, h.t_us, \
-                     (SELECT root FROM audit_head WHERE size = $1), \
-                     (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM (SELECT 1) one LEFT JOIN \
-                     (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h ON TRUE",
-                )
-                .bind(floor)
-                .fetch_one(&mut **tx)
-                .await?
-            }
-        };
-        let (size, root, frontier, t_us, root_at_floor, database_us) = row;
-        let head = match (size, root, frontier, t_us) {
-            (Some(size), Some(root), Some(frontier), Some(t_us)) => {
-                Some(StoredHead { size, root, frontier, t_us })
-            }
-            _ => None,
-        };
-        Ok(LastHead { head, root_at_floor, database_us })
-    }
-
-    /// Which of `clients` exist and may call.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn active_clients(&mut self, clients: &[&str]) -> Result<Vec<String>, StoreError> {
-        let list = self.in_text_list(1);
-        let sql = format!("SELECT id FROM client WHERE disabled_at_us IS NULL AND id {list}");
-        Ok(on_tx!(self, (conn) => {
-            sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&clients)).fetch_all(conn).await
-        })?)
-    }
-
     /// Which of `grants` exist, are not revoked and end after `t_us`.
     ///
     /// # Errors
@@ -323,9 +324,54 @@ impl Tx<'_> {
     /// The database could not do it, or did not say.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Sqlite(tx) => drop(sqlx::query("COMMIT").execute(tx).await?),
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
     }
+}
+
+async fn open_sqlite(conn: &mut SqliteConnection, opening: &Opening<'_>) -> Result<Opened, StoreError> {
+    let query = sqlx::query(SQLITE_BEGIN)
+        .bind(opening.floor)
+        .bind(json(&opening.clients))
+        .bind(json(&opening.targets));
+    let mut answers = conn.fetch_many(query);
+    let (mut statement, mut last) = (0, None);
+    let (mut active_clients, mut cut_offs) = (Vec::new(), Vec::new());
+    while let Some(answer) = answers.try_next().await? {
+        match (answer, statement) {
+            (Either::Left(_), _) => statement += 1,
+            (Either::Right(row), 1) => last = Some(HeadRow::from_row(&row)?.into()),
+            (Either::Right(row), 2) => active_clients.push(row.try_get(0)?),
+            (Either::Right(row), _) => cut_offs.push(CutOffRow::from_row(&row)?.try_into()?),
+        }
+    }
+    let last = last.ok_or(StoreError::Corrupt("the log's head"))?;
+    Ok(Opened { last, active_clients, cut_offs })
+}
+
+/// The newest head, what stands at the head of global size `floor`, and the server's clock: one round trip, as
+/// everybody else waits for the lock.
+async fn last_head(conn: &mut PgConnection, floor: i64) -> Result<LastHead, StoreError> {
+    let row: HeadRow = sqlx::query_as(
+        "SELECT h.size, h.root, h.frontier, h.t_us, \
+         (SELECT root FROM audit_head WHERE size = $1), \
+         (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM (SELECT 1) one LEFT JOIN \
+         (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h ON TRUE",
+    )
+    .bind(floor)
+    .fetch_one(conn)
+    .await?;
+    Ok(row.into())
+}
+
+/// Which of `clients` exist and may call.
+async fn active_clients(conn: &mut PgConnection, clients: &[&str]) -> Result<Vec<String>, StoreError> {
+    if clients.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = List { sqlite: false, parameter: 1, cast: "text" };
+    let sql = format!("SELECT id FROM client WHERE disabled_at_us IS NULL AND id {list}");
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&clients)).fetch_all(conn).await?)
 }

@@ -22,7 +22,32 @@ impl Tx<'_> {
     /// # Errors
     /// A key that exists, or the database could not do it.
     pub async fn insert(&mut self, batch: Batch<'_>) -> Result<(), StoreError> {
-        for (level, n, hash) in &batch.subtrees {
+        self.subtrees(&batch.subtrees).await?;
+        match self {
+            Self::Sqlite(tx) => sqlite(batch).execute(tx).await,
+            Self::Postgres(tx) => postgres(tx, &batch).await,
+        }
+    }
+
+    /// [`Self::insert`] and [`Self::commit`] in one: on SQLite one way to its thread and back.
+    ///
+    /// # Errors
+    /// As those two.
+    pub async fn insert_and_commit(mut self, batch: Batch<'_>) -> Result<(), StoreError> {
+        self.subtrees(&batch.subtrees).await?;
+        if let Self::Sqlite(tx) = self {
+            let mut many = sqlite(batch);
+            many.sql.push_str("COMMIT");
+            return many.execute(tx).await;
+        }
+        if let Self::Postgres(tx) = &mut self {
+            postgres(tx, &batch).await?;
+        }
+        self.commit().await
+    }
+
+    async fn subtrees(&mut self, subtrees: &[(i64, i64, [u8; 32])]) -> Result<(), StoreError> {
+        for (level, n, hash) in subtrees {
             on_tx!(self, (conn) => {
                 sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
                     .bind(level)
@@ -33,10 +58,7 @@ impl Tx<'_> {
                     .map(drop)
             })?;
         }
-        match self {
-            Self::Sqlite(tx) => sqlite(tx, batch).await,
-            Self::Postgres(tx) => postgres(tx, &batch).await,
-        }
+        Ok(())
     }
 
     /// Inserts rows of personal data.
@@ -193,7 +215,7 @@ impl Many {
     }
 }
 
-async fn sqlite(conn: &mut SqliteConnection, batch: Batch<'_>) -> Result<(), StoreError> {
+fn sqlite(batch: Batch<'_>) -> Many {
     let Batch { prev, head, replica, mut entries, subtrees: _, grants } = batch;
     let most = entries.len().max(grants.len());
     let rows = if most == 1 { 1 } else { most.next_multiple_of(STEP) };
@@ -203,7 +225,7 @@ async fn sqlite(conn: &mut SqliteConnection, batch: Batch<'_>) -> Result<(), Sto
     let private = (prev..).zip(entries).filter_map(|(idx, entry)| Some((idx, entry.private?)));
     many.private(rows, private);
     many.head(prev, head, replica);
-    many.execute(conn).await
+    many
 }
 
 /// Everything but the head in one statement: under the lock each round trip is paid by all replicas.

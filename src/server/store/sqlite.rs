@@ -51,6 +51,8 @@ impl SqliteDb {
             .disable_statement_logging();
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            // a thread of this process: a ping tells nothing that the next statement would not
+            .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(

@@ -63,6 +63,17 @@ pub struct CutOff {
     pub hold_until_us: Option<i64>,
 }
 
+/// Kind, target, until, hold.
+pub(super) type CutOffRow = (String, String, Option<i64>, Option<i64>);
+
+impl TryFrom<CutOffRow> for CutOff {
+    type Error = StoreError;
+
+    fn try_from((kind, target, until_iat, hold_until_us): CutOffRow) -> Result<Self, StoreError> {
+        Ok(Self { kind: CutOffKind::parse(&kind)?, target, until_iat, hold_until_us })
+    }
+}
+
 /// A grant that has not ended by itself or by its row, as far as cut-offs look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveGrant {
@@ -187,6 +198,22 @@ pub struct Changes {
     pub revocations: Vec<StoredRevoke>,
 }
 
+impl Changes {
+    /// Whether there is nothing to change.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        let Self { chains, codes, keys, redeemed, approvals, decisions, released, revocations } = self;
+        chains.is_empty()
+            && codes.is_empty()
+            && keys.is_empty()
+            && redeemed.is_empty()
+            && approvals.is_empty()
+            && decisions.is_empty()
+            && released.is_empty()
+            && revocations.is_empty()
+    }
+}
+
 impl Tx<'_> {
     /// Rows of a JSON array bound as `$1`, one column `value`.
     pub(super) const fn rows(&self) -> &'static str {
@@ -229,14 +256,13 @@ impl Tx<'_> {
             "SELECT kind, target, until_iat, hold_until_us FROM cutoff WHERE target {}",
             self.texts()
         );
-        let rows: Vec<(String, String, Option<i64>, Option<i64>)> = on_tx!(self, (conn) => {
+        if targets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<CutOffRow> = on_tx!(self, (conn) => {
             sqlx::query_as(AssertSqlSafe(sql)).bind(json(&targets)).fetch_all(conn).await
         })?;
-        rows.into_iter()
-            .map(|(kind, target, until_iat, hold_until_us)| {
-                Ok(CutOff { kind: CutOffKind::parse(&kind)?, target, until_iat, hold_until_us })
-            })
-            .collect()
+        rows.into_iter().map(CutOff::try_from).collect()
     }
 
     /// Those of `grants` whose handoff code was not used and can be until after `t_us`.
