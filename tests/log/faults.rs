@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stagedoor::server::log::{LogError, LogOptions, verify};
 use stagedoor::server::store::Db;
-use stagedoor::server::store::append::Writer;
+use stagedoor::server::store::append::{Opening, Writer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -105,7 +105,8 @@ async fn a_frozen_holder_of_the_lock_delays_the_others_by_two_seconds_at_most() 
     let log = bench.log().await;
     log.record(bench.grant("a", "u")).await.unwrap();
     let mut frozen = Writer::new(&bench.service);
-    let held = frozen.begin().await.unwrap();
+    let nothing = Opening { floor: 0, clients: Vec::new(), targets: Vec::new() };
+    let held = frozen.begin(&nothing).await.unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(3_500), log.record(bench.grant("a", "v"))).await;
     assert!(waited.expect("no longer than the timeout").is_ok());
     drop(held);

@@ -286,7 +286,8 @@ impl Batcher {
         let database_us = last.database_us.filter(|_| self.options.compare_database_clock);
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
-        let failed = conditions::failed(&mut tx, records, &active_clients, t_us, hour_ago, head.end()).await?;
+        let failed =
+            conditions::failed(&mut tx, records, &active_clients, t_us, hour_ago, head.end()).await?;
         let rulings = standing::judge(&mut tx, records, cut_offs, t_us).await?;
         let mut plan = Plan::default();
         for ((record, draft), (failed, ruling)) in

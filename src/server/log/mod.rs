@@ -330,7 +330,8 @@ impl Log {
         let (fatal, fatal_rx) = watch::channel(None);
         let (closing, closing_rx) = watch::channel(false);
         let (queue, queue_rx) = mpsc::channel(options.queue + STOPPING_PLACES);
-        let waiting = Arc::new(Waiting::new(Arc::clone(&clock), options.batch, options.queue, options.patience));
+        let waiting =
+            Arc::new(Waiting::new(Arc::clone(&clock), options.batch, options.queue, options.patience));
         let counters = Arc::new(Counters::default());
         let batcher = Batcher {
             entropy: Arc::clone(&entropy),

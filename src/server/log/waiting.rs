@@ -109,7 +109,8 @@ impl Waiting {
     fn places(&self, state: &State, now: Duration) -> usize {
         let running = state.since.map(|since| now.saturating_sub(since));
         let commit = state.commit.max(running).unwrap_or_default().as_micros().max(1);
-        let commits = usize::try_from(self.patience.as_micros() / commit).unwrap_or(usize::MAX).max(MIN_COMMITS);
+        let commits =
+            usize::try_from(self.patience.as_micros() / commit).unwrap_or(usize::MAX).max(MIN_COMMITS);
         self.batch.saturating_mul(commits).min(self.queue)
     }
 

@@ -4,7 +4,10 @@
 
 use futures_util::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Either, Executor as _, FromRow as _, PgConnection, PgPool, Postgres, Row as _};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Either, Executor as _, FromRow as _, PgConnection, PgPool, Postgres,
+    Row as _,
+};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::stop::{CutOff, CutOffRow};
@@ -168,7 +171,7 @@ macro_rules! on_tx {
     ($tx:expr, ($conn:ident) => $body:expr) => {
         match $tx {
             Tx::Sqlite(tx) => {
-                let $conn: &mut sqlx::SqliteConnection = &mut *tx;
+                let $conn: &mut sqlx::SqliteConnection = &mut **tx;
                 $body
             }
             Tx::Postgres(tx) => {
@@ -324,7 +327,9 @@ impl Tx<'_> {
     /// The database could not do it, or did not say.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => drop(sqlx::query("COMMIT").execute(tx).await?),
+            Self::Sqlite(tx) => {
+                sqlx::query("COMMIT").execute(tx).await?;
+            }
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
