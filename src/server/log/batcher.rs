@@ -314,6 +314,7 @@ impl Batcher {
             }
         });
         if frontier.size() == head.size() {
+            tx.rollback().await?;
             return Ok(plan.outcomes.into_iter().map(|outcome| Err(refusal(outcome))).collect());
         }
         for surgery in surgeries {

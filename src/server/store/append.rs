@@ -158,7 +158,8 @@ pub enum Writer {
     Postgres(PgPool, Option<PoolConnection<Postgres>>),
 }
 
-/// An append in progress, holding the log's lock. Dropped without [`Tx::commit`] it leaves no trace.
+/// An append in progress, holding the log's lock. It ends by [`Tx::commit`] or [`Tx::rollback`]; whoever fails before that
+/// throws the connection away ([`Writer::discard`]), and it leaves no trace.
 #[derive(Debug)]
 pub enum Tx<'w> {
     /// After `BEGIN IMMEDIATE`; whoever does not come to an end throws the connection away.
@@ -319,6 +320,20 @@ impl Tx<'_> {
 
     pub(super) const fn in_number_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "bigint" }
+    }
+
+    /// Gives the lock back, nothing having been changed.
+    ///
+    /// # Errors
+    /// The database could not do it: the connection is of no use any more.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => {
+                sqlx::query("ROLLBACK").execute(tx).await?;
+            }
+            Self::Postgres(tx) => tx.rollback().await?,
+        }
+        Ok(())
     }
 
     /// Makes it durable. When this fails, nobody knows whether it is.
