@@ -66,3 +66,19 @@ fn what_ends_says_so_and_shows_nothing_private() {
         [("STAGEDOOR", stagedoor.url.as_str()), ("PRODUCT_PORT", &product.port), ("CLIENT_SECRET", &secret)];
     node(tools, "ends.mjs", &env).finish();
 }
+
+/// A start that needs a colleague: the agent waits, somebody else approves or refuses.
+#[test]
+fn a_colleague_approves_and_the_start_goes_on() {
+    let Some(tools) = ready() else { return };
+    let stagedoor = Stagedoor::dev_with_policy(&format!(
+        "{}{}",
+        "@id(\"support-changes\") @require_approval @scope(\"read write\")\n\
+         permit (principal in Role::\"support\", action == Action::\"impersonate\", resource)\n\
+         when { principal.known && resource.known };\n",
+        include_str!("../../src/server/policy/shipped/dev.cedar")
+    ));
+    let product = Product::beside(&stagedoor, Some(parts::free_port()));
+    let env = [("STAGEDOOR", stagedoor.url.as_str()), ("PRODUCT_PORT", &product.port)];
+    node(tools, "approval.mjs", &env).finish();
+}

@@ -128,8 +128,20 @@ impl Stagedoor {
 
     /// `stagedoor dev` on a free port.
     pub fn dev() -> Self {
+        Self::dev_in(tempfile::tempdir().expect("a directory"), None)
+    }
+
+    /// The same under another policy.
+    pub fn dev_with_policy(policy: &str) -> Self {
         let data = tempfile::tempdir().expect("a directory");
+        let path = data.path().join("policy.cedar");
+        std::fs::write(&path, policy).expect("a file");
+        Self::dev_in(data, Some(&path))
+    }
+
+    fn dev_in(data: TempDir, policy: Option<&Path>) -> Self {
         let mut command = Self::command(data.path());
+        command.envs(policy.map(|path| ("STAGEDOOR_POLICY__PATH", path)));
         let mut running = Running::start(command.arg("dev").env("STAGEDOOR_LISTEN", "127.0.0.1:0"));
         let url = running.line("listening on ");
         let kept = std::fs::read_to_string(data.path().join("dev-client.json")).expect("the demo's client");

@@ -86,6 +86,10 @@ pub struct Pushed {
 }
 
 impl Pushed {
+    pub fn now_seconds(&self) -> i64 {
+        self.now().timestamp()
+    }
+
     pub fn on(&self, seconds: u64) {
         *self.by.lock().unwrap() += Duration::from_secs(seconds);
     }
@@ -136,7 +140,7 @@ impl Caller {
 }
 
 impl Company {
-    /// `more` is added to the settings: keys, then lists of tables.
+    /// `more` is added to the settings: keys, then tables.
     pub async fn found(database: Database, more: &str) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let (owner_url, service_url) = match database {
@@ -166,7 +170,7 @@ impl Company {
         }
         std::fs::write(dir.path().join("policy.cedar"), POLICY).unwrap();
         // tables come after the settings that stand in none
-        let (settings, tables) = more.split_at(more.find("[[").unwrap_or(more.len()));
+        let (settings, tables) = more.split_at(more.find('[').unwrap_or(more.len()));
         let text = format!(
             "listen = \"127.0.0.1:0\"\nissuer = \"{ISSUER}\"\ndata_dir = \"{dir}\"\ndatabase_url = \"{service_url}\"\n{settings}\n\
              [policy]\npath = \"{dir}/policy.cedar\"\n[directory]\nkind = \"file\"\npath = \"{dir}/people.json\"\n{issuers}{tables}",

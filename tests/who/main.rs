@@ -6,4 +6,6 @@ mod support;
 
 mod approval;
 mod company;
+mod oauth;
 mod people;
+mod traps;

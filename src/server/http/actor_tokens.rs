@@ -442,7 +442,8 @@ pub(super) fn log_unreadable(error: LogError) -> Problem {
 pub async fn list(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
     caller.require(ClientScope::Read)?;
-    let query = Query::parse(request.query_string(), &["user_id", "actor", "status", "limit", "cursor"])?;
+    let query =
+        Query::parse(request.query_string(), &["user_id", "actor", "actors", "status", "limit", "cursor"])?;
     let status = query
         .word("status", GrantStatus::WORDS)?
         .map(|word| GrantStatus::parse(word).ok_or_else(|| bad("status", "is not known")))
@@ -453,10 +454,21 @@ pub async fn list(app: App, request: HttpRequest) -> Result<HttpResponse, Proble
         actor: query.id("actor")?,
         status,
     };
+    let pseudonymous = query.word("actors", &["named", "pseudonymous"])? == Some("pseudonymous");
+    if pseudonymous && filter.actor.is_some() {
+        return Err(bad("actor", "would tell who is behind a pseudonym"));
+    }
     let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
     let limit = query.limit(50, 200)?;
     let page = app.log.grants(&filter, cursor, limit, app.clock.now()).await.map_err(log_unreadable)?;
-    let grants: Vec<GrantBody> = page.rows.into_iter().map(|grant| app.revoker.seen(grant).into()).collect();
+    let shown = |mut grant: Grant| {
+        if pseudonymous {
+            let customer = grant.subject.as_ref();
+            grant.actor = customer.zip(grant.actor).map(|(of, act)| app.revoker.people().pseudonym(of, &act));
+        }
+        app.revoker.seen(grant)
+    };
+    let grants: Vec<GrantBody> = page.rows.into_iter().map(|grant| shown(grant).into()).collect();
     json_answer(&json!({ "object": "list", "actor_tokens": grants, "next_cursor": page.next }))
 }
 

@@ -272,10 +272,7 @@ impl IssueDesk {
         {
             return Err(Denial::may_act());
         }
-        if let Some(parent) = &target.parent {
-            // TE-9: the new actor outermost, the earlier ones nested, none dropped.
-            actor.act.act = Some(Box::new(parent.act.clone()));
-        }
+        target.put_behind(&mut actor)?;
         event.personal.actor = Some(actor.act.clone());
         event.assurance = Some(actor.assurance);
         let policy = self.policy.current();
@@ -511,9 +508,7 @@ impl IssueDesk {
         }
         let target = self.target(caller, &ask.subject, now)?;
         let mut actor = self.who(caller, ask, now, Look::AtWhatIsKnown).await?;
-        if let Some(parent) = &target.parent {
-            actor.act.act = Some(Box::new(parent.act.clone()));
-        }
+        target.put_behind(&mut actor)?;
         self.question(caller, ask, &target, actor, Terms { now, look: Look::AtWhatIsKnown, policy }).await
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::attempt::{Denial, Subject};
 use super::{Caller, IssueDesk};
+use crate::server::policy::ActorFacts;
 use crate::token::jws::UnverifiedJws;
 use crate::token::{Act, Audience, GrantId, Scope, Sub};
 
@@ -22,6 +23,19 @@ pub struct Target {
     pub parent: Option<Parent>,
     /// Who may act, if the subject token says so (RFC 8693 §4.4, TE-10).
     pub may_act: Option<Value>,
+}
+
+impl Target {
+    /// TE-9: the new actor outermost, those of the parent nested in him, none dropped. Whoever acts for somebody
+    /// himself has a chain of his own, and one would be lost.
+    pub(super) fn put_behind(&self, actor: &mut ActorFacts) -> Result<(), Denial> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        if actor.act.act.is_some() {
+            return Err(Denial::actor_token("its holder acts for somebody himself (it carries `act`)"));
+        }
+        actor.act.act = Some(Box::new(parent.act.clone()));
+        Ok(())
+    }
 }
 
 /// The grant behind an actor token that is acted on with.

@@ -50,6 +50,21 @@ impl PeopleTags {
         self.tag(As::Person, id, None, None)
     }
 
+    /// What a customer may call somebody who acted for him, whoever that is: the same name each time, and another
+    /// one at every other customer.
+    #[must_use]
+    pub fn pseudonym(&self, customer: &Sub, act: &Act) -> Act {
+        let iss = act.iss.as_ref().map_or(&b""[..], |iss| iss.as_str().as_bytes());
+        let parts = [&b"pseudonym"[..], customer.as_str().as_bytes(), act.sub.as_str().as_bytes(), iss];
+        let tag = mac(&self.0, &frame(&parts));
+        let name = tag[..12].iter().fold("staff_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        Act {
+            sub: Sub::try_from(name).expect("letters and digits"),
+            iss: None,
+            act: act.act.as_ref().map(|earlier| Box::new(self.pseudonym(customer, earlier))),
+        }
+    }
+
     /// Every tag under which a hold could meet a grant of `client`, to these people.
     #[must_use]
     pub fn of_grant(&self, client: &ClientId, act: &Act, subject: &Sub) -> Vec<Tag> {
