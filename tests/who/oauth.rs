@@ -21,6 +21,9 @@ fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 
+/// Members of a form.
+type Form<'f> = &'f [(&'f str, &'f str)];
+
 async fn post(replica: &Replica, path: &str, authorization: Option<&str>, form: &[(&str, &str)]) -> Reply {
     let call = replica.api.call(Method::POST, path).form(form);
     match authorization {
@@ -90,7 +93,7 @@ on_both! {
         let bound = of("agent_1", json!({ "cnf": { "jkt": "x" } }));
         let clerk = company.login("clerk_1");
         let (long, longer) = ("r".repeat(1001), format!("{}.{}.{}", "a".repeat(9000), "b", "c"));
-        let rows: &[(&str, &[(&str, &str)], &str)] = &[
+        let rows: &[(&str, Form<'_>, &str)] = &[
             ("TE-3 no grant", &[("grant_type", "")], "invalid_request"),
             ("OA-14 another grant", &[("grant_type", "authorization_code")], "unsupported_grant_type"),
             ("PK-8 jwt-bearer as a grant", &[("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer")], "unsupported_grant_type"),

@@ -52,6 +52,9 @@ impl PeopleTags {
 
     /// What a customer may call somebody who acted for him, whoever that is: the same name each time, and another
     /// one at every other customer.
+    ///
+    /// # Panics
+    /// Never: the name is made of letters and digits.
     #[must_use]
     pub fn pseudonym(&self, customer: &Sub, act: &Act) -> Act {
         let iss = act.iss.as_ref().map_or(&b""[..], |iss| iss.as_str().as_bytes());
