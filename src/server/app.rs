@@ -257,6 +257,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         limits: MintLimits::per_minute(config.client_rate, config.actor_rate),
         watch: TargetWatch::new(config.anomaly, log.clone(), clock.clone()),
         notified: webhooks.tell_of_grants(),
+        on_verify: config.policy_on_verify,
         tickets: config.ticket.as_ref().map(|ticket| TicketSystem::new(ticket, outbound.clone())),
     };
     Ok(Service {

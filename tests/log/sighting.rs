@@ -42,7 +42,7 @@ both! {
         let log = bench.log().await;
         let (first, second) = (replica(&bench, &log), replica(&bench, &log));
         let grant = granted(&bench, &log).await;
-        let saw = |at: &Sightings, grant: &GrantId| at.saw(grant.as_str(), None, "verify", bench.clock.monotonic());
+        let saw = |at: &Sightings, grant: &GrantId| at.saw(grant.as_str(), None, "verify", None, bench.clock.monotonic());
         for _ in 0..5 {
             saw(&first, &grant);
         }

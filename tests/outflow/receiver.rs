@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::site::until_within;
+use crate::support::until_within;
 
 /// How one request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

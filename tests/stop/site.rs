@@ -1,7 +1,6 @@
 //! Replicas of one service: the real servers, in this process, over one database.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use stagedoor::server::app::{Running, Setup, start};
@@ -15,6 +14,7 @@ use stagedoor::token::{Alg, ClientId, Clock as _, SystemClock, SystemEntropy};
 use tempfile::TempDir;
 
 use crate::support::contract::{Client, Reply};
+pub use crate::support::until_within;
 
 /// `iss` of every replica.
 pub const ISSUER: &str = "https://stagedoor.test";
@@ -255,15 +255,6 @@ impl Replica {
 /// Waits until something holds; fails after five seconds.
 pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl FnMut() -> F) {
     until_within(5, what, holds).await;
-}
-
-/// Waits until something holds; fails after so many seconds.
-pub async fn until_within<F: Future<Output = bool>>(seconds: u64, what: &str, mut holds: impl FnMut() -> F) {
-    let clock = SystemClock::default();
-    while !holds().await {
-        assert!(clock.monotonic() < Duration::from_secs(seconds), "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 pub fn body_for(actor: &str, user: &str) -> Value {

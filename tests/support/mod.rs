@@ -10,6 +10,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use stagedoor::token::{Clock as _, SystemClock};
+
 /// The vectors nobody in the project wrote: `STAGEDOOR_VECTORS`, or `../shared/vectors` beside the project.
 #[expect(
     clippy::disallowed_methods,
@@ -37,4 +39,13 @@ pub fn read_to_end(mut stream: TcpStream) -> String {
         out.extend_from_slice(&buffer[..n]);
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Waits until something holds; fails after so many seconds.
+pub async fn until_within<F: Future<Output = bool>>(seconds: u64, what: &str, mut holds: impl FnMut() -> F) {
+    let clock = SystemClock::default();
+    while !holds().await {
+        assert!(clock.monotonic() < Duration::from_secs(seconds), "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

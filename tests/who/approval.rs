@@ -3,8 +3,11 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use stagedoor::server::config::{Secret, WebhookConfig, WebhookEvent, WebhookPersonal};
+
 use crate::company::{Caller, Company, PARTNERS, Replica, claims, on_both, text, until};
-use crate::support::contract::{Client, Reply};
+use crate::receiver::Receiver;
+use crate::support::contract::{CONTRACT, Client, Reply};
 
 const REASON: &str = "Ticket 4711: the address is wrong";
 
@@ -102,6 +105,76 @@ on_both! {
         replica.approve(&company.login("agent_3"), &id, &json!({})).await.fails(409, "approval_not_waiting");
         assert_eq!(replica.recorded("approve", "denied", "refused_by_colleague").await, 1);
         assert_eq!(replica.recorded("issue", "denied", "approval_refused").await, 1);
+        replica.stop().await;
+    }
+
+    async fn the_view_of_a_grant_says_what_was_refused_as_refused(company) {
+        let (tool, other) = (company.tool().await, company.tool().await);
+        let auditor = company.client(&["audit:read"]).await;
+        let replica = company.replica().await;
+        let history = async |id: &str| -> Vec<String> {
+            let view = auditor.at(&replica).get(&format!("/v1/audit/grants/{id}")).await.ok();
+            let steps = view["steps"].as_array().unwrap().iter();
+            // that it was verified is seen beside the request, sooner or later
+            steps.map(|step| text(step, "step").to_owned()).filter(|step| step != "used").collect()
+        };
+        let (again, id) = asked(&company, &tool, &replica, "user_42").await;
+        replica.approve(&company.login("clerk_1"), &id, &json!({})).await.fails(403, "policy_denied");
+        let no = json!({ "decision": "refuse", "reason": "Ask the team lead" });
+        replica.approve(&company.login("agent_2"), &id, &no).await.ok();
+        tool.at(&replica).mint(&again).await.fails(403, "policy_denied");
+        assert_eq!(history(&id).await, ["asked", "approve_refused", "refused", "issue_refused"]);
+
+        let (again, id) = asked(&company, &tool, &replica, "user_43").await;
+        replica.approve(&company.login("agent_2"), &id, &json!({})).await.ok();
+        let token = tool.at(&replica).mint(&again).await.ok();
+        let path = format!("/v1/actor_tokens/{id}/revoke");
+        other.at(&replica).post(&path, &json!({})).await.fails(404, "resource_not_found");
+        assert_eq!(tool.at(&replica).verify(text(&token, "token")).await.ok()["active"], true);
+        assert_eq!(history(&id).await, ["asked", "approved", "issued", "stop_refused"]);
+        tool.at(&replica).post(&path, &json!({})).await.ok();
+        assert_eq!(history(&id).await, ["asked", "approved", "issued", "stop_refused", "stopped"]);
+        replica.stop().await;
+    }
+
+    async fn a_receiver_is_told_of_requests_and_of_what_became_of_them(company) {
+        let mut company = company;
+        let receiver = Receiver::start().await;
+        company.config.outbound.allow_http = true;
+        company.config.webhooks.push(WebhookConfig {
+            name: "oversight".into(),
+            url: format!("{}/hook", receiver.base),
+            secret: Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
+            previous_secret: None,
+            events: WebhookEvent::ALL.to_vec(),
+            personal: WebhookPersonal::Ids,
+        });
+        let (tool, replica) = (company.tool().await, company.replica().await);
+        let (again, id) = asked(&company, &tool, &replica, "user_42").await;
+        replica.approve(&company.login("agent_1"), &id, &json!({})).await.fails(403, "policy_denied");
+        replica.approve(&company.login("agent_2"), &id, &json!({})).await.ok();
+        tool.at(&replica).mint(&again).await.ok();
+        let (_, other) = asked(&company, &tool, &replica, "user_43").await;
+        replica.approve(&company.login("agent_2"), &other, &json!({ "decision": "refuse", "reason": "no" })).await.ok();
+
+        let events: Vec<Value> = receiver.taken(5).await.iter().map(crate::receiver::Delivery::json).collect();
+        for event in &events {
+            CONTRACT.check_component("WebhookEvent", event).unwrap_or_else(|e| panic!("{e} in {event}"));
+        }
+        let told: Vec<[&str; 3]> = events
+            .iter()
+            .map(|event| [text(event, "type"), text(event, "subject"), event["data"]["rule"].as_str().unwrap_or("-")])
+            .collect();
+        let by = |n: usize| events[n]["data"]["actor"]["sub"].clone();
+        assert_eq!(told, [
+            ["grant.requested", &id, told[0][2]],
+            ["grant.denied", &id, "stagedoor/approver_is_actor"],
+            ["grant.started", &id, told[2][2]],
+            ["grant.requested", &other, told[3][2]],
+            ["grant.denied", &other, "refused_by_colleague"],
+        ]);
+        assert_eq!((by(0), by(2), by(4)), (json!("agent_1"), json!("agent_1"), json!("agent_2")));
+        assert_eq!(events[0]["data"]["user_id"], "user_42");
         replica.stop().await;
     }
 

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use crate::support::contract::{Client, Reply};
 use crate::support::pg;
+use crate::support::until_within;
 
 /// `iss` of every replica.
 pub const ISSUER: &str = "https://stagedoor.test";
@@ -114,7 +115,7 @@ pub enum Database {
 
 pub struct Company {
     pub clock: Arc<Pushed>,
-    config: Config,
+    pub config: Config,
     people: Mutex<BTreeMap<String, Value>>,
     signers: BTreeMap<&'static str, LocalSigner>,
     master: MasterKey,
@@ -369,12 +370,8 @@ impl Replica {
 }
 
 /// Waits until something holds; fails after five seconds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let clock = SystemClock::default();
-    while !holds().await {
-        assert!(clock.monotonic() < Duration::from_secs(5), "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl FnMut() -> F) {
+    until_within(5, what, holds).await;
 }
 
 pub fn text<'v>(value: &'v Value, name: &str) -> &'v str {

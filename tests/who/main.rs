@@ -7,5 +7,9 @@ mod support;
 mod approval;
 mod company;
 mod oauth;
+mod online;
 mod people;
+#[path = "../outflow/receiver.rs"]
+#[expect(dead_code, reason = "shared with the tests of what leaves by itself, which use all of it")]
+mod receiver;
 mod traps;

@@ -10,21 +10,26 @@ use stagedoor::token::{Alg, LocalSigner, Signer as _, encode_jws};
 use crate::company::{AUDIENCE, Caller, ISSUER, LOGIN, Replica, claims, on_both, text, until};
 use crate::support::contract::Reply;
 
-const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const USER_ID: &str = "urn:stagedoor:params:oauth:token-type:user-id";
 const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID: &str = "urn:ietf:params:oauth:token-type:id_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const REASON: &str = "Ticket 4711: the address is wrong";
 
-fn basic(id: &str, secret: &str) -> String {
+pub fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 
 /// Members of a form.
 type Form<'f> = &'f [(&'f str, &'f str)];
 
-async fn post(replica: &Replica, path: &str, authorization: Option<&str>, form: &[(&str, &str)]) -> Reply {
+pub async fn post(
+    replica: &Replica,
+    path: &str,
+    authorization: Option<&str>,
+    form: &[(&str, &str)],
+) -> Reply {
     let call = replica.api.call(Method::POST, path).form(form);
     match authorization {
         Some(value) => call.header("authorization", value).send().await,

@@ -56,7 +56,7 @@ const CONSOLE: &[Field] =
 const TICKET: &[Field] = &[field("url", Kind::Text), field("token", Kind::Secret)];
 const WITNESS: &[Field] = &[field("url", Kind::Text), field("vkey", Kind::Text)];
 const ANOMALY: &[Field] = &[field("max_targets", Kind::Integer), field("window_seconds", Kind::Integer)];
-const POLICY: &[Field] = &[field("path", Kind::Text)];
+const POLICY: &[Field] = &[field("path", Kind::Text), field("on_verify", Kind::Boolean)];
 
 /// Everything that may be set.
 pub(super) const TOP: &[Field] = &[
@@ -151,6 +151,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
             .section("directory")
             .map_or(Ok(DirectoryConfig::None), |s| directory(s, outbound.allow_http))?,
         policy_path: top.section("policy").map(|s| s.file_path("path")).transpose()?.flatten(),
+        policy_on_verify: top.section("policy").map_or(Ok(false), |s| s.boolean("on_verify", false))?,
         gates: gates(top)?,
         console,
         ticket: top.section("ticket").map(|s| ticket(s, outbound.allow_http)).transpose()?,

@@ -76,6 +76,8 @@ pub struct Config {
     pub directory: DirectoryConfig,
     /// `[policy]` `path`: a policy file or directory. Default none: the shipped policy.
     pub policy_path: Option<PathBuf>,
+    /// `[policy]` `on_verify`: whether `verify` and introspection ask the policy again. Default no.
+    pub policy_on_verify: bool,
     /// `[[gates]]`: forward-authentication points. Default none.
     pub gates: Vec<GateConfig>,
     /// `[console]`: the pages for people. Default off.
@@ -255,6 +257,8 @@ pub struct WebhookConfig {
 /// What a webhook can be told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookEvent {
+    /// A colleague has to approve; no token yet.
+    GrantRequested,
     /// A token was given out.
     GrantStarted,
     /// Grants ended before their time.

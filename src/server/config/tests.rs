@@ -62,6 +62,7 @@ fn every_table_of_the_contract_is_read() {
         token = "t0p"
         [policy]
         path = "policy.cedar"
+        on_verify = true
         [[gates]]
         name = "default"
         audience = "https://app.example.com"
@@ -90,6 +91,7 @@ fn every_table_of_the_contract_is_read() {
     assert_eq!(config.outbound.allow_private_hosts[0], PrivateHost::Name("idp.internal".to_owned()));
     assert_eq!(config.trusted_proxies[1].to_string(), "192.168.1.1/32");
     assert_eq!(config.policy_path.as_deref(), Some(Path::new("policy.cedar")));
+    assert!(config.policy_on_verify);
     assert!(!config.key_beside_database());
     assert_eq!(
         (config.actor_retention.num_days(), config.witness_deadline.unwrap().num_seconds()),

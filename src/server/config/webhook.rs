@@ -23,12 +23,14 @@ const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 impl WebhookEvent {
     /// Every event, in the order of a grant's life.
-    pub const ALL: [Self; 4] = [Self::GrantStarted, Self::GrantEnded, Self::GrantDenied, Self::AnomalyRaised];
+    pub const ALL: [Self; 5] =
+        [Self::GrantRequested, Self::GrantStarted, Self::GrantEnded, Self::GrantDenied, Self::AnomalyRaised];
 
     /// Its name, as `type` of the event and in `events`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::GrantRequested => "grant.requested",
             Self::GrantStarted => "grant.started",
             Self::GrantEnded => "grant.ended",
             Self::GrantDenied => "grant.denied",

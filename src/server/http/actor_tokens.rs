@@ -5,7 +5,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{Bytes, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::App;
 use super::caller::{Caller, authenticate, scope_missing};
@@ -483,47 +483,4 @@ pub async fn read(app: App, request: HttpRequest, id: Path<String>) -> Result<Ht
         return Err(unknown());
     }
     json_answer(&GrantBody::from(app.revoker.seen(grant)))
-}
-
-/// POST `/v1/actor_tokens/verify`.
-pub async fn verify(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Problem> {
-    let caller = authenticate(&app, &request)?;
-    caller.require(ClientScope::Verify)?;
-    super::edge::json_body(&request, &body)?;
-    let mut fields = Fields::parse(&body)?;
-    let token = fields.text("token", 16 * 1024)?;
-    let audience = fields.id::<Audience>("audience")?;
-    let scope = match fields.text("scope", 16 * 1024)? {
-        None => Scope::default(),
-        Some(text) => Scope::parse(&text).map_err(|e| invalid("scope", &e.to_string()))?,
-    };
-    fields.finish(&["token", "audience", "scope"])?;
-    let token = token.ok_or_else(|| missing("token", "Send the token to verify."))?;
-    json_answer(&match app.checker.check(&caller.client, &token, audience.as_ref(), &scope) {
-        Ok(claims) => {
-            saw(&app, &caller, &claims, "verify");
-            active(claims)
-        }
-        Err(reason) => inactive(reason),
-    })
-}
-
-/// A valid token was shown: its grant is in use.
-pub(super) fn saw(app: &App, caller: &Caller, claims: &Map<String, Value>, by: &'static str) {
-    if let Some(grant) = claims.get("sid").and_then(Value::as_str) {
-        app.sightings.saw(grant, Some(&caller.client.id), by, app.clock.monotonic());
-    }
-}
-
-/// `{active:true, claims…}` or `{active:false, reason}`.
-pub(super) fn inactive(reason: &str) -> Value {
-    json!({ "active": false, "reason": reason })
-}
-
-/// The claims of a valid token, as introspection shows them too.
-pub(super) fn active(claims: Map<String, Value>) -> Value {
-    let mut out = Map::with_capacity(claims.len() + 1);
-    out.insert("active".into(), Value::Bool(true));
-    out.extend(claims);
-    Value::Object(out)
 }

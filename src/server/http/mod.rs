@@ -19,6 +19,7 @@ pub mod public;
 pub mod query;
 pub mod redeem;
 pub mod revocations;
+pub mod verify;
 pub mod witness;
 
 use actix_web::http::Method;
@@ -77,7 +78,7 @@ macro_rules! endpoints {
 endpoints! {
     Private POST "/v1/actor_tokens" => actor_tokens::mint;
     Private GET "/v1/actor_tokens" => actor_tokens::list;
-    Private POST "/v1/actor_tokens/verify" => actor_tokens::verify;
+    Private POST "/v1/actor_tokens/verify" => verify::verify;
     Private POST "/v1/actor_tokens/redeem" => redeem::redeem;
     Private POST "/v1/actor_tokens/stop" => ending::stop;
     Private GET "/v1/actor_tokens/{id}" => actor_tokens::read;

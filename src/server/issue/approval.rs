@@ -11,7 +11,7 @@ use super::{Caller, Decided, Denial, DenialKind, IssueDesk, IssueError, Look};
 use crate::server::clients::{Client, Profile};
 use crate::server::log::{
     Approval, ApprovalRow, ApprovalState, Condition, Decision, Effect, Event, EventType, Grant, GrantRow,
-    GrantStatus, LAPSE_SECONDS, LogError, Personal, Record, Recorded, Tag,
+    GrantStatus, LAPSE_SECONDS, LogError, Personal, REFUSED_BY_COLLEAGUE, Record, Recorded, Tag,
 };
 use crate::server::policy::{
     Action, ActorFacts, ClientFacts, Limits, Person, Question, TargetFacts, Verdict, builtin,
@@ -253,7 +253,7 @@ impl IssueDesk {
         }
         if !ask.approve {
             event.decision = Some(Decision::Denied);
-            event.rule = Some("refused_by_colleague".into());
+            event.rule = Some(REFUSED_BY_COLLEAGUE.into());
         }
         let id = &grant.row.id;
         let record = Record {

@@ -277,6 +277,11 @@ impl Denial {
         Self::by_rule("approval_required", "A colleague has to approve this first. Ask anew.")
     }
 
+    /// There is nothing to ask the policy again with.
+    pub fn nothing_known() -> Self {
+        Self::by_rule("facts_unknown", "Nothing is kept of this grant that the policy could be asked with.")
+    }
+
     /// The glass stays whole where nobody would hear it break.
     pub fn untold() -> Self {
         Self::by_rule(

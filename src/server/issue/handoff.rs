@@ -4,9 +4,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::again::Facts;
 use super::approval::{Outcome, Standing};
 use super::once::{Begun, RequestKey};
 use super::secrets::HandoffSecrets;
@@ -16,7 +16,6 @@ use crate::server::clients::{Client, ClientScope};
 use crate::server::log::{
     CodeRow, Decision, Effect, Event, Grant, GrantStatus, LogError, ReadError, Record, Recorded,
 };
-use crate::server::policy::ActorFacts;
 use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Scope, Sub};
 
 /// How long a code may be used, seconds (contract.md §8).
@@ -84,65 +83,6 @@ pub struct Handed {
     pub proof: String,
 }
 
-/// What the policy is asked again with. Sealed: it names people.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Facts {
-    act: Act,
-    assurance: Assurance,
-    roles: Vec<String>,
-    groups: Vec<String>,
-    org: Option<String>,
-    acr: Option<String>,
-    amr: Vec<String>,
-    auth_time: Option<i64>,
-    #[serde(default)]
-    directory_id: Option<Sub>,
-    pub target: Sub,
-    pub reason: Option<String>,
-    pub ticket: Option<String>,
-    pub lifetime_seconds: Option<u32>,
-    pub scope: Option<Scope>,
-    pub audience: Option<Vec<Audience>>,
-}
-
-impl Facts {
-    fn of(ask: &Ask, actor: &ActorFacts, target: &Sub) -> Self {
-        Self {
-            act: actor.act.clone(),
-            assurance: actor.assurance,
-            roles: actor.roles.clone(),
-            groups: actor.groups.clone(),
-            org: actor.org.clone(),
-            acr: actor.acr.clone(),
-            amr: actor.amr.clone(),
-            auth_time: actor.auth_time.map(|at| at.timestamp()),
-            directory_id: actor.directory_id.clone(),
-            target: target.clone(),
-            reason: ask.reason.clone(),
-            ticket: ask.ticket.clone(),
-            lifetime_seconds: ask.expires_in_seconds,
-            scope: ask.scope.clone(),
-            audience: ask.audience.clone(),
-        }
-    }
-
-    /// Who acts, as he was known at the mint; what the directory says of him is asked again.
-    pub fn actor(&self) -> ActorFacts {
-        ActorFacts {
-            act: self.act.clone(),
-            assurance: self.assurance,
-            roles: self.roles.clone(),
-            groups: self.groups.clone(),
-            org: self.org.clone(),
-            acr: self.acr.clone(),
-            amr: self.amr.clone(),
-            auth_time: self.auth_time.and_then(|at| DateTime::from_timestamp(at, 0)),
-            directory_id: self.directory_id.clone(),
-            person: None,
-        }
-    }
-}
-
 impl IssueDesk {
     /// Mints a grant whose token is signed when its code is redeemed, asks a colleague first where the policy says
     /// so, or says why not; recorded either way.
@@ -202,7 +142,7 @@ impl IssueDesk {
             }
             (None, None) => decided,
         };
-        let facts = Facts::of(&ask, &actor, &decided.target.id);
+        let facts = Facts::of(&ask, &actor, &decided.target.id, caller.address);
         let handed =
             self.record_code(caller, &decided, &facts, event, now, (&redeemer, &handoff), key).await?;
         Ok(handed.map(Outcome::Granted))
@@ -233,7 +173,7 @@ impl IssueDesk {
         (redeemer, handoff): (&Client, &Handoff),
         key: Option<&RequestKey>,
     ) -> Result<Result<Handed, Denial>, IssueError> {
-        let facts = Zeroizing::new(serde_json::to_vec(facts).unwrap_or_default());
+        let plain = Zeroizing::new(serde_json::to_vec(facts).unwrap_or_default());
         let mut at = now;
         for waits in 0.. {
             let Mold { iss, azp, .. } = self.mold(caller.client)?;
@@ -246,10 +186,11 @@ impl IssueDesk {
                 code_hash: HandoffSecrets::code_hash(&code),
                 redeem_client: redeemer.id.clone(),
                 code_challenge: handoff.code_challenge.as_ref().map(|challenge| challenge.0.clone()),
-                sealed: self.secrets.seal(&grant.id, &facts, &*self.entropy),
+                sealed: self.secrets.seal(&grant.id, &plain, &*self.entropy),
                 exp: code_expires_at,
                 keep_until: grant.exp,
             }));
+            effects.extend(self.facts_kept(&grant, Some(facts)));
             let mut event = event.clone();
             event.decision = Some(Decision::Granted);
             event.grant = Some(grant.id.clone());

@@ -1,5 +1,6 @@
 //! The use case, straight down: request → who → whom → may he → sign → record → release.
 
+mod again;
 mod approval;
 mod attempt;
 mod handoff;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::Instrument as _;
 
+pub use again::Withdrawn;
 pub use approval::{ApproveAsk, Outcome, Waiting};
 pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
 pub use handoff::{CodeChallenge, Handed, Handoff};
@@ -42,6 +44,7 @@ use crate::server::revoke::{PeopleTags, RevocationState, Revoker};
 use crate::server::ticket::TicketSystem;
 use crate::token::signer::SignError;
 use crate::token::{Act, Assurance, Clock, Entropy, Issuer, RequestId, Sub};
+use again::Facts;
 use approval::Standing;
 use once::Begun;
 
@@ -118,6 +121,8 @@ pub struct IssueDesk {
     pub in_flight: InFlight,
     /// Whether somebody is told of grants: else nobody breaks the glass.
     pub notified: bool,
+    /// Whether online verification asks the policy again.
+    pub on_verify: bool,
     /// Who has unusually many targets.
     pub watch: TargetWatch,
     /// Who knows tickets.
@@ -168,6 +173,8 @@ struct Decided {
     known_as: Option<Sub>,
     /// The request that a colleague approved, whose token this is.
     request: Option<Box<GrantRow>>,
+    /// What verification asks the policy again with, where it does.
+    facts: Option<Box<Facts>>,
 }
 
 impl IssueDesk {
@@ -280,6 +287,7 @@ impl IssueDesk {
         let question = self.question(caller, ask, &target, actor, terms).await?;
         let limits = self.judge(caller, &policy, &question, event).await?;
         let actor = question.actor;
+        let facts = self.on_verify.then(|| Box::new(Facts::of(ask, &actor, &target.id, caller.address)));
         let decided = Decided {
             act: actor.act.clone(),
             assurance: actor.assurance,
@@ -287,6 +295,7 @@ impl IssueDesk {
             limits,
             known_as: approval::known_as(actor.person.as_ref()).cloned(),
             request: None,
+            facts,
         };
         Ok((decided, actor))
     }

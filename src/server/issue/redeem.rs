@@ -6,12 +6,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use zeroize::Zeroizing;
 
-use super::approval::{approved_before, within};
-use super::handoff::Facts;
+use super::again::Facts;
+use super::approval::within;
 use super::once::{Begun, RequestKey};
 use super::secrets::HandoffSecrets;
 use super::sign::Mold;
-use super::{Ask, Caller, Denial, IssueDesk, IssueError, Look, Minted, Requested, Subject, Target, Terms};
+use super::{Caller, Denial, IssueDesk, IssueError, Minted};
 use crate::server::clients::{Client, ClientScope};
 use crate::server::log::{
     Beginning, Condition, Decision, Effect, Event, EventType, Grant, LogError, Personal, RedeemRow,
@@ -146,7 +146,7 @@ impl IssueDesk {
     }
 
     /// The policy's word of now, within what was granted then.
-    async fn judge_again(
+    async fn terms_of_now(
         &self,
         caller: &Caller<'_>,
         redeemable: &Redeemable,
@@ -154,28 +154,7 @@ impl IssueDesk {
         now: DateTime<Utc>,
     ) -> Result<RedeemRow, Denial> {
         let Redeemable { grant, minter, facts, .. } = redeemable;
-        let as_minter = Caller { client: minter, request: caller.request, address: caller.address };
-        let target = Target { id: facts.target.clone(), parent: None, may_act: None };
-        let ask = Ask {
-            subject: Subject::Id(facts.target.clone()),
-            actor: Requested::Asserted(facts.actor().act.sub),
-            reason: facts.reason.clone(),
-            ticket: facts.ticket.clone(),
-            expires_in_seconds: facts.lifetime_seconds,
-            audience: facts.audience.clone(),
-            scope: facts.scope.clone(),
-            approval: None,
-        };
-        event.personal.reason.clone_from(&facts.reason);
-        event.personal.ticket.clone_from(&facts.ticket);
-        let mut actor = facts.actor();
-        actor.person = self.person_of(&actor, Look::Up).await?;
-        let policy = self.policy.current();
-        let terms = Terms { now, look: Look::Up, policy: &policy };
-        let mut question = self.question(&as_minter, &ask, &target, actor, terms).await?;
-        question.by_code = true;
-        let limits = self.judge(&as_minter, &policy, &question, event).await?;
-        approved_before(&limits, grant)?;
+        let limits = self.judge_again(minter, caller.request, (grant, facts), true, event, now).await?;
         let (scope, lifetime) = within(grant, &limits)?;
         Ok(RedeemRow {
             grant: grant.row.id.clone(),
@@ -195,7 +174,7 @@ impl IssueDesk {
         mut event: Event,
         now: DateTime<Utc>,
     ) -> Result<Result<Minted, Denial>, IssueError> {
-        if let Err(denial) = self.judge_again(caller, &redeemable, &mut event, now).await {
+        if let Err(denial) = self.terms_of_now(caller, &redeemable, &mut event, now).await {
             return self.refuse(event, Denial::grant_ended_by(&denial)).await;
         }
         let id = redeemable.grant.row.id.clone();
@@ -212,7 +191,7 @@ impl IssueDesk {
     ) -> Result<Result<Minted, Denial>, IssueError> {
         let mut at = now;
         for waits in 0.. {
-            let row = match self.judge_again(caller, &redeemable, &mut event, at).await {
+            let row = match self.terms_of_now(caller, &redeemable, &mut event, at).await {
                 Ok(row) if row.exp > row.iat => row,
                 Ok(_) => return self.refuse(event, Denial::code("grant_ended")).await,
                 Err(denial) => return self.refuse(event, denial).await,

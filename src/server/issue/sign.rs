@@ -76,8 +76,9 @@ impl IssueDesk {
         for waits in 0.. {
             let Mold { signer, typ, iss, azp } = self.mold(caller.client)?;
             let signed_by = Some(&*signer);
-            let Prepared { claims, grant, conditions, effects } =
+            let Prepared { claims, grant, conditions, mut effects } =
                 self.prepare(caller, decided, at, (iss, azp), signed_by, key);
+            effects.extend(self.facts_kept(&grant, decided.facts.as_deref()));
             let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
             match self.log.release(token, event.clone(), conditions, effects).await {
                 Ok(Ok(token)) => {

@@ -8,6 +8,9 @@ use super::{Log, LogError, Tag};
 use crate::server::store::grants;
 use crate::token::GrantId;
 
+/// The rule of an entry by which a colleague said no.
+pub const REFUSED_BY_COLLEAGUE: &str = "refused_by_colleague";
+
 /// How long a request waits for a colleague, and an approved one for its asker, seconds.
 pub const LAPSE_SECONDS: i64 = 30 * 60;
 

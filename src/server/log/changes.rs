@@ -6,7 +6,7 @@ use super::record::Effect;
 use super::stopping::{Hold, RedeemRow, Revoke, Selector, Tag};
 use crate::server::store::approval::{StoredApproval, StoredDecision};
 use crate::server::store::stop::{
-    Changes, StoredCode, StoredKey, StoredRedeem, StoredRevoke, StoredSelector,
+    Changes, StoredCode, StoredFacts, StoredKey, StoredRedeem, StoredRevoke, StoredSelector,
 };
 
 /// The changes of effects, each with the global position of its entry, recorded at `t_us`.
@@ -28,6 +28,11 @@ pub(super) fn of<'e>(effects: impl Iterator<Item = (i64, &'e [Effect])>, t_us: i
                 exp_us: micros(row.exp),
                 keep_until_us: micros(row.keep_until),
                 used_idx: None,
+            }),
+            Effect::InsertFacts { grant, sealed, exp } => changes.facts.push(StoredFacts {
+                grant_id: grant.as_str().to_owned(),
+                sealed: sealed.clone(),
+                keep_until_us: micros(*exp),
             }),
             Effect::InsertKey(row) => changes.keys.push(StoredKey {
                 key_tag: row.key.0.to_string(),

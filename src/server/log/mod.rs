@@ -41,7 +41,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-pub use approval::{Approval, ApprovalRow, ApprovalState, LAPSE_SECONDS};
+pub use approval::{Approval, ApprovalRow, ApprovalState, LAPSE_SECONDS, REFUSED_BY_COLLEAGUE};
 pub use checkpoint::{Checkpoint, CheckpointSigner};
 pub use read::{
     Consistency, Cursor, CursorError, EntryFilter, Grant, GrantFilter, GrantStatus, LogEntry, Lookup, Page,

@@ -266,6 +266,15 @@ pub enum Effect {
     },
     /// A handoff code comes into being.
     InsertCode(CodeRow),
+    /// What the policy is asked again with about a grant, sealed to it.
+    InsertFacts {
+        /// The grant.
+        grant: GrantId,
+        /// The facts.
+        sealed: Vec<u8>,
+        /// When it ends.
+        exp: DateTime<Utc>,
+    },
     /// A request is answered under an idempotency key.
     InsertKey(KeyRow),
     /// A handoff code is used, and the grant is as its token says.

@@ -31,11 +31,21 @@ struct Sighting {
     grant: GrantId,
     client: Option<ClientId>,
     by: &'static str,
+    refused: Option<RefusedUse>,
+}
+
+/// Why a token that is valid was refused: the policy would not give its grant any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedUse {
+    /// The rule.
+    pub rule: String,
+    /// The policy that decided, `id@sha256`, where it was asked.
+    pub policy: Option<String>,
 }
 
 /// What was seen within the minute, and what waits to be recorded.
 pub struct Sightings {
-    seen: Remembered<String, ()>,
+    seen: Remembered<(String, bool), ()>,
     queue: mpsc::Sender<Sighting>,
     waiting: Mutex<Option<mpsc::Receiver<Sighting>>>,
 }
@@ -48,17 +58,24 @@ impl Default for Sightings {
 }
 
 impl Sightings {
-    /// A valid token of `grant` was shown, to `client` or to a gate; `by` says where. `now` is
-    /// [`Clock::monotonic`].
-    pub fn saw(&self, grant: &str, client: Option<&ClientId>, by: &'static str, now: Duration) {
-        let key = grant.to_owned();
+    /// A valid token of `grant` was shown, to `client` or to a gate; `by` says where. Refusals are sampled apart
+    /// from uses. `now` is [`Clock::monotonic`].
+    pub fn saw(
+        &self,
+        grant: &str,
+        client: Option<&ClientId>,
+        by: &'static str,
+        refused: Option<RefusedUse>,
+        now: Duration,
+    ) {
+        let key = (grant.to_owned(), refused.is_some());
         if self.seen.get(&key, now).is_some() {
             return;
         }
         let Ok(grant) = GrantId::try_from(grant) else { return };
         self.seen.put(key, (), now + ONCE_IN);
         // a full queue loses samples, never requests
-        let _ = self.queue.try_send(Sighting { grant, client: client.cloned(), by });
+        let _ = self.queue.try_send(Sighting { grant, client: client.cloned(), by, refused });
     }
 
     /// Records what is seen, until the process ends. A second call returns at once.
@@ -84,8 +101,9 @@ async fn record_one(log: &Log, sighting: Sighting, now: DateTime<Utc>) -> Result
     let newest: Vec<i64> = positions.into_iter().rev().take(LOOKED_AT).collect();
     let entries = read::entries_at(log.db(), &newest).await?;
     let used = |body: &[u8]| {
-        serde_json::from_slice::<serde_json::Value>(body)
-            .is_ok_and(|body| body["typ"] == EventType::Use.as_str())
+        serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|body| {
+            body["typ"] == EventType::Use.as_str() && body.get("rule").is_some() == sighting.refused.is_some()
+        })
     };
     if entries.iter().any(|entry| entry.t_us > since && used(&entry.body)) {
         return Ok(());
@@ -97,5 +115,8 @@ async fn record_one(log: &Log, sighting: Sighting, now: DateTime<Utc>) -> Result
         detail: Some(detail),
         ..Event::new(EventType::Use)
     };
-    log.record(Record::of(event)).await.map(drop)
+    match sighting.refused {
+        None => log.record(Record::of(event)).await.map(drop),
+        Some(RefusedUse { rule, policy }) => log.deny(Event { policy, ..event }, &rule).await.map(drop),
+    }
 }

@@ -247,6 +247,7 @@ impl Facts {
                 Effect::InsertGrant(_)
                 | Effect::InsertChain { .. }
                 | Effect::InsertCode(_)
+                | Effect::InsertFacts { .. }
                 | Effect::InsertApproval(_) => {}
             }
         }

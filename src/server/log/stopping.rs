@@ -124,6 +124,14 @@ impl Log {
         Ok(self.db().handoff_code(&hash.0).await?)
     }
 
+    /// What the policy is asked again with about `grant`, sealed; `None` when nothing was kept.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn grant_facts(&self, grant: &GrantId) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(self.db().grant_facts(grant.as_str()).await?)
+    }
+
     /// What was answered under an idempotency key; `None` when nothing was, or it has expired at `now`.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use sqlx::AssertSqlSafe;
 
 use super::append::{Tx, on_tx};
-use super::stop::{Changes, json};
-use super::{Db, StoreError, on_db};
+use super::stop::Changes;
+use super::{Db, StoreError, json, on_db};
 
 /// A new row of `approval`.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, SqlStr};
 use super::{Db, StoreError, on_db};
 
 /// Number, name, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
     (
         1,
         "ground",
@@ -37,6 +37,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
         include_str!("../../../migrations/sqlite/0004_approval.sql"),
         include_str!("../../../migrations/postgres/0004_approval.sql"),
     ),
+    (
+        5,
+        "expand_grant_facts",
+        include_str!("../../../migrations/sqlite/0005_expand_grant_facts.sql"),
+        include_str!("../../../migrations/postgres/0005_expand_grant_facts.sql"),
+    ),
 ];
 
 /// The log's tables: the service role may read and insert, nothing else.
@@ -50,7 +56,7 @@ pub(super) const LOG_TABLES: [&str; 7] = [
     "audit_cosig",
 ];
 /// The tables the service changes as it likes.
-const OWN_TABLES: [&str; 11] = [
+const OWN_TABLES: [&str; 12] = [
     "meta",
     "client",
     "signing_key",
@@ -62,6 +68,7 @@ const OWN_TABLES: [&str; 11] = [
     "idempotency",
     "webhook",
     "approval",
+    "grant_facts",
 ];
 
 /// Every migration's SQLite text, for the check that the triggers in a file are the ones written here.

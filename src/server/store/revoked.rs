@@ -139,6 +139,19 @@ impl Db {
         Ok(row.map(code))
     }
 
+    /// What the policy is asked again with about a grant, sealed.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn grant_facts(&self, grant: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(on_db!(self, read(pool) => {
+            sqlx::query_scalar("SELECT sealed FROM grant_facts WHERE grant_id = $1")
+                .bind(grant)
+                .fetch_optional(pool)
+                .await
+        })?)
+    }
+
     /// What was answered under an idempotency key, until it expires.
     ///
     /// # Errors
@@ -186,13 +199,15 @@ impl Db {
     /// The database could not do it.
     pub async fn clear_expired(&self, now_us: i64) -> Result<u64, StoreError> {
         // a cut-off goes when the youngest token it covers has ended, and its hold too
-        const STATEMENTS: [&str; 5] = [
+        const STATEMENTS: [&str; 6] = [
             "DELETE FROM revoked_grant WHERE grant_id IN \
              (SELECT grant_id FROM revoked_grant WHERE exp_us < $1 ORDER BY exp_us LIMIT $2)",
             "DELETE FROM grant_chain WHERE (tag, grant_id) IN \
              (SELECT tag, grant_id FROM grant_chain WHERE exp_us < $1 ORDER BY exp_us LIMIT $2)",
             "DELETE FROM handoff_code WHERE grant_id IN \
              (SELECT grant_id FROM handoff_code WHERE keep_until_us < $1 ORDER BY keep_until_us LIMIT $2)",
+            "DELETE FROM grant_facts WHERE grant_id IN \
+             (SELECT grant_id FROM grant_facts WHERE keep_until_us < $1 ORDER BY keep_until_us LIMIT $2)",
             "DELETE FROM idempotency WHERE key_tag IN \
              (SELECT key_tag FROM idempotency WHERE exp_us < $1 ORDER BY exp_us LIMIT $2)",
             "DELETE FROM cutoff WHERE (kind, target) IN (SELECT kind, target FROM cutoff \

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use sqlx::AssertSqlSafe;
 
-use super::StoreError;
 use super::append::{Tx, on_tx};
 use super::approval::{StoredApproval, StoredDecision};
+use super::{StoreError, json};
 
 /// No grant lives longer than an hour after at most half an hour's wait for approval; this much is looked at, so that clocks and waits do not matter.
 const LIVE_US: i64 = 2 * 3600 * 1_000_000;
@@ -108,6 +108,17 @@ pub struct StoredCode {
     pub used_idx: Option<i64>,
 }
 
+/// A row of `grant_facts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFacts {
+    /// Whose.
+    pub grant_id: String,
+    /// Facts for the policy, sealed.
+    pub sealed: Vec<u8>,
+    /// Kept until, microseconds.
+    pub keep_until_us: i64,
+}
+
 /// A row of `idempotency`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
@@ -184,6 +195,8 @@ pub struct Changes {
     pub chains: Vec<(String, String, i64)>,
     /// New codes.
     pub codes: Vec<StoredCode>,
+    /// New facts for asking again.
+    pub facts: Vec<StoredFacts>,
     /// New keys.
     pub keys: Vec<StoredKey>,
     /// Codes used.
@@ -202,9 +215,10 @@ impl Changes {
     /// Whether there is nothing to change.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        let Self { chains, codes, keys, redeemed, approvals, decisions, released, revocations } = self;
+        let Self { chains, codes, facts, keys, redeemed, approvals, decisions, released, revocations } = self;
         chains.is_empty()
             && codes.is_empty()
+            && facts.is_empty()
             && keys.is_empty()
             && redeemed.is_empty()
             && approvals.is_empty()
@@ -338,6 +352,17 @@ impl Tx<'_> {
                 .execute(conn)
                 .await
                 .map(drop)
+            })?;
+        }
+        for facts in &changes.facts {
+            on_tx!(self, (conn) => {
+                sqlx::query("INSERT INTO grant_facts (grant_id, sealed, keep_until_us) VALUES ($1, $2, $3)")
+                    .bind(&facts.grant_id)
+                    .bind(&facts.sealed)
+                    .bind(facts.keep_until_us)
+                    .execute(conn)
+                    .await
+                    .map(drop)
             })?;
         }
         if !changes.keys.is_empty() {
@@ -560,9 +585,4 @@ impl Tx<'_> {
 pub(super) fn first_live(t_us: i64) -> String {
     let at = chrono::DateTime::from_timestamp_micros(t_us - LIVE_US).unwrap_or_default();
     crate::token::GrantId::first_of(at).as_str().to_owned()
-}
-
-/// JSON of plain values cannot fail.
-pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }

@@ -93,11 +93,16 @@ const fn words(step: Step) -> &'static str {
     match step {
         Step::Asked => "Asked",
         Step::Approved => "Approved",
+        Step::Refused => "A colleague refused",
+        Step::ApproveRefused => "Deciding on it refused",
         Step::Issued => "Issued",
+        Step::IssueRefused => "Issuing refused",
         Step::Redeemed => "Redeemed: the product took it",
         Step::RedeemRefused => "Redeeming refused",
         Step::Used => "Used",
+        Step::UseRefused => "Used, and refused by the policy",
         Step::Stopped => "Stopped",
+        Step::StopRefused => "Stopping refused: it lives on",
         Step::Expired => "Expired",
         Step::Other => "Recorded",
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::super::App;
 use super::super::caller::Caller;
 use super::super::once;
+use super::super::verify;
 use super::client_auth::authenticate;
 use super::error::OAuthError;
 use super::form::Form;
@@ -253,14 +254,13 @@ pub async fn introspect(app: App, request: HttpRequest, body: Bytes) -> Result<H
     let caller = authenticate(&app, &request, &form)?;
     require(&caller, ClientScope::Verify)?;
     let token = form.need("token")?;
-    let verdict = app.checker.check(&caller.client, token, None, &Scope::default());
-    Ok(answer(&match verdict {
-        Ok(claims) => {
-            super::super::actor_tokens::saw(&app, &caller, &claims, "introspect");
-            let mut body = super::super::actor_tokens::active(claims);
-            body["token_type"] = json!("Bearer");
-            body
-        }
-        Err(_) => json!({ "active": false }),
-    }))
+    let Ok(claims) = app.checker.check(&caller.client, token, None, &Scope::default()) else {
+        return Ok(answer(&json!({ "active": false })));
+    };
+    if !verify::still_granted(&app, &caller, &claims, "introspect").await.map_err(denied)? {
+        return Ok(answer(&json!({ "active": false })));
+    }
+    let mut body = verify::active(claims);
+    body["token_type"] = json!("Bearer");
+    Ok(answer(&body))
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::{EntryFilter, Grant, LogEntry};
-use crate::server::log::{Log, LogError};
+use crate::server::log::{Log, LogError, REFUSED_BY_COLLEAGUE};
 
 /// What an entry means in the life of its grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,16 +13,26 @@ pub enum Step {
     Asked,
     /// A second person approved.
     Approved,
+    /// A second person was asked, and said no.
+    Refused,
+    /// Somebody tried to decide on the request who may not, or too late.
+    ApproveRefused,
     /// A token was made.
     Issued,
+    /// The request was gone on with, and refused.
+    IssueRefused,
     /// The handoff code was exchanged for the token.
     Redeemed,
     /// An exchange of the handoff code was refused.
     RedeemRefused,
     /// The token was shown to this service.
     Used,
+    /// The token was shown to this service, and the policy would not give its grant any more.
+    UseRefused,
     /// Revoked, or stopped by who held it.
     Stopped,
+    /// Somebody tried to stop it who may not: it lives on.
+    StopRefused,
     /// Its time was over.
     Expired,
     /// Something else that names the grant.
@@ -36,11 +46,16 @@ impl Step {
         match self {
             Self::Asked => "asked",
             Self::Approved => "approved",
+            Self::Refused => "refused",
+            Self::ApproveRefused => "approve_refused",
             Self::Issued => "issued",
+            Self::IssueRefused => "issue_refused",
             Self::Redeemed => "redeemed",
             Self::RedeemRefused => "redeem_refused",
             Self::Used => "used",
+            Self::UseRefused => "use_refused",
             Self::Stopped => "stopped",
+            Self::StopRefused => "stop_refused",
             Self::Expired => "expired",
             Self::Other => "other",
         }
@@ -53,11 +68,16 @@ impl Step {
         match (body("typ"), body("decision")) {
             (Some("issue"), Some("granted")) if body("signed_sha256").is_some() => Self::Issued,
             (Some("issue"), Some("granted" | "pending")) => Self::Asked,
+            (Some("issue"), _) => Self::IssueRefused,
             (Some("redeem"), Some("granted")) => Self::Redeemed,
             (Some("redeem"), _) => Self::RedeemRefused,
-            (Some("approve"), _) => Self::Approved,
+            (Some("approve"), Some("granted")) => Self::Approved,
+            (Some("approve"), _) if body("rule") == Some(REFUSED_BY_COLLEAGUE) => Self::Refused,
+            (Some("approve"), _) => Self::ApproveRefused,
+            (Some("use"), Some("denied")) => Self::UseRefused,
             (Some("use"), _) => Self::Used,
-            (Some("revoke"), _) => Self::Stopped,
+            (Some("revoke"), Some("granted")) => Self::Stopped,
+            (Some("revoke"), _) => Self::StopRefused,
             _ => Self::Other,
         }
     }
