@@ -38,12 +38,17 @@ pub fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> Strin
 
 /// Sends `request` again and again; anything but 200 ends the bench.
 pub async fn load(address: SocketAddr, request: String, connections: usize, until: Until) -> Load {
-    let request: Arc<str> = request.into();
+    load_each(address, vec![request], connections, until).await
+}
+
+/// Sends `requests` in turn, and from the first again; anything but 200 ends the bench.
+pub async fn load_each(address: SocketAddr, requests: Vec<String>, connections: usize, until: Until) -> Load {
+    let requests: Arc<[String]> = requests.into();
     let sent = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let tasks: Vec<_> = (0..connections)
         .map(|_| {
-            let (request, sent) = (Arc::clone(&request), Arc::clone(&sent));
+            let (requests, sent) = (Arc::clone(&requests), Arc::clone(&sent));
             tokio::spawn(async move {
                 let mut stream = TcpStream::connect(address).await.expect("the server listens");
                 stream.set_nodelay(true).expect("a TCP option");
@@ -52,13 +57,17 @@ pub async fn load(address: SocketAddr, request: String, connections: usize, unti
                     Until::Seconds(seconds) => began.elapsed() < Duration::from_secs(seconds),
                     Until::Requests(count) => n < count,
                 };
-                while goes_on(sent.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let n = sent.fetch_add(1, Ordering::Relaxed);
+                    if !goes_on(n) {
+                        return times;
+                    }
+                    let request = &requests[usize::try_from(n).expect("fits") % requests.len()];
                     let asked = Instant::now();
                     stream.write_all(request.as_bytes()).await.expect("the server reads");
                     answer(&mut stream, &mut buffer).await;
                     times.push(asked.elapsed());
                 }
-                times
             })
         })
         .collect();

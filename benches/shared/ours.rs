@@ -27,17 +27,29 @@ pub fn request(address: SocketAddr, path: &str, secret: &str) -> String {
     post(address, path, &headers, &body.to_string())
 }
 
-/// A service on a fresh database, and the secret of a client that may mint.
+/// A service on a fresh database whose policy permits whatever the client says, and the secret of a client that
+/// may mint.
 pub async fn service(url: &str, owner: &str, dir: &std::path::Path, batch: usize) -> (app::Running, String) {
     let policy = dir.join("policy.cedar");
     std::fs::write(&policy, POLICY).expect("a policy file");
+    let settings = format!("[policy]\npath = \"{}\"\n", policy.display());
+    service_with(url, owner, dir, batch, &settings).await
+}
+
+/// A service with these settings (tables), and the secret of a client that may mint.
+pub async fn service_with(
+    url: &str,
+    owner: &str,
+    dir: &std::path::Path,
+    batch: usize,
+    settings: &str,
+) -> (app::Running, String) {
     let environment = Environment::from_pairs([
         ("STAGEDOOR_LISTEN", "127.0.0.1:0".to_owned()),
         ("STAGEDOOR_DATA_DIR", dir.display().to_string()),
         ("STAGEDOOR_DATABASE_URL", url.to_owned()),
-        ("STAGEDOOR_POLICY__PATH", policy.display().to_string()),
     ]);
-    let config = Config::parse("bench", "", &environment).expect("a good configuration");
+    let config = Config::parse("bench", settings, &environment).expect("a good configuration");
     let clock = SystemClock::default();
     let (service, owned) =
         (Db::create(url).await.expect("a database"), Db::create(owner).await.expect("a database"));

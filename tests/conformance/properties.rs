@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use chrono::DateTime;
 use proptest::prelude::*;
 use stagedoor::token::{
@@ -67,6 +67,10 @@ proptest! {
         let verified = VERIFIER.verify(token.as_str()).unwrap();
         prop_assert_eq!(&verified.sub, &claims.sub);
         prop_assert_eq!(verified.actor.as_ref(), Some(&claims.act));
+        // TE-11: what verify and introspection show (`Verified::claims`, through `Checker::check`) is what the token says
+        let payload = token.as_str().split('.').nth(1).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        prop_assert_eq!(verified.claims.get("act"), said.get("act"));
         prop_assert_eq!(&verified.aud, &claims.aud);
         prop_assert_eq!(&verified.scope, &claims.scope);
         prop_assert_eq!(verified.exp, claims.exp);

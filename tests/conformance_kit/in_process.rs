@@ -27,6 +27,7 @@ fn subjects() -> Vec<Subject> {
                 keys: std::iter::once(alg).chain(others).map(|alg| TestKey::generate(alg).unwrap()).collect(),
                 attacker: TestKey::generate(alg).unwrap(),
                 attacker_url: "http://127.0.0.1:9/jwks.json".to_owned(),
+                serves_feed: false,
                 now: chrono::DateTime::from_timestamp(NOW, 0).unwrap(),
                 leeway_seconds: 0,
             });

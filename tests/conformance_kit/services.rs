@@ -24,6 +24,7 @@ impl Service {
             ("HOME_ISSUER", format!("http://{jwks}/home")),
             ("AUDIENCE", API.to_owned()),
             ("PORT", port.to_string()),
+            ("EVERY_MS", "200".to_owned()),
         ];
         let running = Running::start(runtime.command(script).envs(env));
         Self {
@@ -59,6 +60,7 @@ async fn recipe_holds(runtime: Runtime, script: &str) {
     let service = Service::start(runtime, script).await;
     for (route, impersonators) in [("me", "403"), ("orders", "200")] {
         let (code, report) = service.test(route, impersonators, &["--json"]).await;
+        assert!(names(&report, "right", None).len() > 150, "a whole run");
         for verdict in ["wrongly_accepted", "wrongly_refused", "wrong_answer", "broke"] {
             let level = if verdict == "broke" { None } else { Some("must") };
             let wrong = names(&report, verdict, level);
@@ -84,6 +86,24 @@ async fn the_python_recipes_hold() {
     }
     recipe_holds(Runtime::Python, "docs/languages/python/pyjwt_service.py").await;
     recipe_holds(Runtime::Python, "docs/languages/python/authlib_service.py").await;
+}
+
+/// A service that follows the feed refuses what stands in it; one that does not is said to let it in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoked_tokens_tell_who_follows_the_feed() {
+    if !Runtime::Node.is_here("revoked_tokens_tell_who_follows_the_feed") {
+        return;
+    }
+    let only = ["--json", "--revocations", "--only", "good-base", "--only", "revoked"];
+    Runtime::Node.command("docs/languages/node/revocations.mjs"); // copied to where its packages are
+    let follows = Service::start(Runtime::Node, "tests/recipes/node/follows.mjs").await;
+    let (code, report) = follows.test("", "200", &only).await;
+    assert_eq!((code, names(&report, "right", None).len()), (0, 4), "{report}");
+    let forgets = Service::start(Runtime::Node, "docs/languages/node/jose.mjs").await;
+    let (code, report) = forgets.test("orders", "200", &only).await;
+    let accepted = names(&report, "wrongly_accepted", Some("must"));
+    assert_eq!((code, accepted.len()), (1, 2), "{report}");
+    assert!(accepted.iter().all(|id| id.starts_with("revoked-")), "{accepted:?}");
 }
 
 /// Issue 6 §4: the wound of zitadel#12097. A right signature is all this service looks at.

@@ -58,7 +58,7 @@ fn actor_token(issuer: &str, key: &TestKey) -> String {
 async fn verdicts(runtime: Runtime, script: &str) -> Vec<(String, String, Value)> {
     let keys = Alg::SIGNING.map(|alg| TestKey::generate(alg).unwrap());
     let nobody = TestKey::generate(Alg::Es256).unwrap();
-    let server = KeyServer::start("127.0.0.1:0".parse().unwrap(), &keys, &nobody).unwrap();
+    let server = KeyServer::start("127.0.0.1:0".parse().unwrap(), &keys, &nobody, None).unwrap();
     let issuer = server.issuer().to_owned();
     let mut tokens = serde_json::Map::new();
     for key in &keys {

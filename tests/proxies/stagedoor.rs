@@ -157,6 +157,7 @@ fn subject(keys: Vec<TestKey>) -> Subject {
         keys,
         attacker,
         attacker_url: "http://127.0.0.1:9/jwks.json".to_owned(),
+        serves_feed: false,
         now: SystemClock::default().now(),
         leeway_seconds: 0,
     }

@@ -103,6 +103,22 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn a_grant_is_not_counted_against_itself(company) {
+        let company = asks_again(company);
+        let tool = company.tool().await;
+        let replica = company.replica().await;
+        let first = POLICY.replace("principal.known && resource.known }", "principal.known && resource.known && context.targets_last_hour < 1 }");
+        company.policy(&first, &[&replica]).await;
+        let token = minted(&company, &tool, &replica, "agent_1").await;
+        assert_eq!(verdict(&tool, &replica, &token).await, "active");
+        let body = |agent: &str, user: &str| json!({ "user_id": user, "actor_token": company.login(agent), "reason": REASON, "delivery": "code" });
+        let api = tool.at(&replica);
+        api.mint(&body("agent_1", "user_43")).await.fails(403, "policy_denied");
+        let handed = api.mint(&body("agent_2", "user_43")).await.ok();
+        api.post("/v1/actor_tokens/redeem", &json!({ "code": handed["code"] })).await.ok();
+        replica.stop().await;
+    }
+
     async fn codes_and_delegations_are_asked_about_as_what_they_are(company) {
         let company = asks_again(company);
         let tool = company.tool().await;

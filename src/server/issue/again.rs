@@ -112,7 +112,7 @@ impl IssueDesk {
         let mut actor = facts.actor();
         actor.person = self.person_of(&actor, Look::Up).await?;
         let policy = self.policy.current();
-        let terms = Terms { now, look: Look::Up, policy: &policy };
+        let terms = Terms { now, look: Look::Up, policy: &policy, besides: Some(&facts.target) };
         let target = Target { id: facts.target.clone(), parent: parent(&grant.row, facts), may_act: None };
         let mut question = self.question(&as_minter, &ask, &target, actor, terms).await?;
         question.by_code = by_code;

@@ -160,6 +160,8 @@ struct Terms<'a> {
     now: DateTime<Utc>,
     look: Look,
     policy: &'a Policy,
+    /// A grant on this user exists already, and is not one of those that he had before.
+    besides: Option<&'a Sub>,
 }
 
 /// A decision in favour: who acts, for whom, within which limits.
@@ -283,7 +285,7 @@ impl IssueDesk {
         event.personal.actor = Some(actor.act.clone());
         event.assurance = Some(actor.assurance);
         let policy = self.policy.current();
-        let terms = Terms { now, look: Look::Up, policy: &policy };
+        let terms = Terms { now, look: Look::Up, policy: &policy, besides: None };
         let question = self.question(caller, ask, &target, actor, terms).await?;
         let limits = self.judge(caller, &policy, &question, event).await?;
         let actor = question.actor;
@@ -404,7 +406,10 @@ impl IssueDesk {
             return Ok(0);
         }
         let since = terms.now - TimeDelta::hours(1);
-        self.log.targets_since(actor, since).await.map_err(|_| Denial::unreachable("the log"))
+        let targets = self.log.targets_since(actor, since).await;
+        let targets = targets.map_err(|_| Denial::unreachable("the log"))?;
+        let before = targets.iter().filter(|target| terms.besides != Some(*target)).count();
+        Ok(u32::try_from(before).unwrap_or(u32::MAX))
     }
 
     /// Who acts: proven by his own token, named by a client that may, or the client itself.
@@ -518,7 +523,14 @@ impl IssueDesk {
         let target = self.target(caller, &ask.subject, now)?;
         let mut actor = self.who(caller, ask, now, Look::AtWhatIsKnown).await?;
         target.put_behind(&mut actor)?;
-        self.question(caller, ask, &target, actor, Terms { now, look: Look::AtWhatIsKnown, policy }).await
+        self.question(
+            caller,
+            ask,
+            &target,
+            actor,
+            Terms { now, look: Look::AtWhatIsKnown, policy, besides: None },
+        )
+        .await
     }
 
     /// Of whom nothing is known because nobody was asked.

@@ -103,7 +103,7 @@ impl TargetWatch {
             return Ok(());
         }
         let since = self.clock.now() - self.window;
-        let targets = self.log.targets_since(actor, since).await?;
+        let targets = u32::try_from(self.log.targets_since(actor, since).await?.len()).unwrap_or(u32::MAX);
         if targets <= self.most {
             return Ok(());
         }

@@ -9,6 +9,11 @@ const revocations = followRevocations(STAGEDOOR, { every: Number(EVERY_MS), log:
 
 createServer(async (req, res) => {
   const options = { issuer: STAGEDOOR, audience: AUDIENCE, typ: 'at+jwt' }
-  const { payload, protectedHeader } = await jwtVerify(req.headers.authorization.slice('Bearer '.length), keys, options)
-  res.end(revocations.refuses(payload, protectedHeader) ?? 'in')
+  const token = (req.headers.authorization ?? '').slice('Bearer '.length)
+  const verified = await jwtVerify(token, keys, options).catch(() => null)
+  if (!verified) return res.writeHead(401).end('invalid')
+  const { payload, protectedHeader } = verified
+  const refused = revocations.refuses(payload, protectedHeader)
+  res.statusCode = refused ? 401 : 200
+  res.end(refused ?? 'in')
 }).listen(Number(PORT), '127.0.0.1')

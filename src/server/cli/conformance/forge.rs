@@ -33,6 +33,8 @@ pub struct Subject {
     pub attacker: TestKey,
     /// Where the attacker publishes his key (`jku`, `x5u`).
     pub attacker_url: String,
+    /// Whether a feed of revocations is served that the service follows.
+    pub serves_feed: bool,
     /// The tokens' present.
     pub now: DateTime<Utc>,
     /// How many seconds of clock difference the service forgives.

@@ -22,7 +22,7 @@ use forge::Subject;
 use keys::{KeyFileError, TestKey};
 use report::{Finding, Report};
 use send::{Observed, Target, TargetError};
-use serve::KeyServer;
+use serve::{Feed, KeyServer};
 
 use crate::token::{Alg, Clock};
 
@@ -102,6 +102,10 @@ pub struct RunArgs {
     /// Serves the public keys (`/.well-known/jwks.json`, metadata beside it) while the run lasts.
     #[arg(long, value_name = "ADDR")]
     serve_jwks: Option<SocketAddr>,
+    /// The service follows the issuer's feed of revocations, which is served too (`/v1/revocations`): tokens that stand
+    /// in it are sent as well.
+    #[arg(long, requires = "serve_jwks")]
+    revocations: bool,
     /// A header that every request carries.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -196,7 +200,7 @@ pub async fn run(
     match (args.command, args.run) {
         (Some(Command::Keygen(keygen)), _) => make_keys(&keygen, out).map(|()| 0),
         (None, Some(run)) => {
-            let report = test(&run, clock.as_ref()).await?;
+            let report = test(&run, &clock).await?;
             if run.json {
                 report.write_json(out)?;
             } else {
@@ -248,7 +252,7 @@ fn make_keys(args: &KeygenArgs, out: &mut dyn Write) -> Result<(), ConformanceEr
     Ok(())
 }
 
-async fn test(args: &RunArgs, clock: &dyn Clock) -> Result<Report, ConformanceError> {
+async fn test(args: &RunArgs, clock: &Arc<dyn Clock>) -> Result<Report, ConformanceError> {
     let timeout = Duration::from_secs(args.timeout.into());
     let target = Target::new(&args.target, &args.headers, timeout)?;
     let keys = match &args.key {
@@ -256,10 +260,12 @@ async fn test(args: &RunArgs, clock: &dyn Clock) -> Result<Report, ConformanceEr
         Some(path) => read_keys(path, args.kid.as_deref())?,
     };
     let attacker = TestKey::generate(keys[0].alg())?;
+    let feed = args.revocations.then(|| TestKey::generate(Alg::Es256)).transpose()?;
+    let feed = feed.map(|key| Feed { key, clock: Arc::clone(clock) });
     let server = match args.serve_jwks {
         None => None,
         Some(address) => Some(
-            KeyServer::start(address, &keys, &attacker)
+            KeyServer::start(address, &keys, &attacker, feed)
                 .map_err(|error| ConformanceError::Serve(address, error))?,
         ),
     };
@@ -278,10 +284,16 @@ async fn test(args: &RunArgs, clock: &dyn Clock) -> Result<Report, ConformanceEr
         attacker_url: server
             .as_ref()
             .map_or("http://127.0.0.1:9/jwks.json".to_owned(), KeyServer::attacker_url),
+        serves_feed: args.revocations,
         now: clock.now(),
         leeway_seconds: args.leeway,
     };
     wait_for(&target, Duration::from_secs(args.wait.into())).await?;
+    if args.revocations
+        && let Some(server) = &server
+    {
+        wait_for_reader(server).await;
+    }
     // Waiting may have taken long: the tokens' present is the moment of sending.
     let subject = Subject { now: clock.now(), ..subject };
     let mut cases: Vec<Case> = good_set(&subject).into_iter().chain(hostile_set(&subject)).collect();
@@ -308,6 +320,17 @@ fn read_keys(path: &Path, kid: Option<&str>) -> Result<Vec<TestKey>, Conformance
         keys.insert(0, first);
     }
     Ok(keys)
+}
+
+/// Waits until the feed was fetched a second time, so that the first answer was taken; for a while only: whoever does
+/// not fetch it is told so by the cases.
+async fn wait_for_reader(server: &KeyServer) {
+    for _ in 0..200 {
+        if server.feed_was_asked() > 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Sends every case in order and judges the answers.

@@ -233,14 +233,13 @@ impl Log {
         Ok(record.map(Grant::read).transpose()?)
     }
 
-    /// How many different targets `actor` was granted since `since`. A limit on it belongs into
+    /// The different targets that `actor` was granted since `since`. A limit on it belongs into
     /// [`Condition::TargetsBelow`](crate::server::log::Condition::TargetsBelow), which counts under the lock.
     ///
     /// # Errors
     /// The log could not be read.
-    pub async fn targets_since(&self, actor: &Act, since: DateTime<Utc>) -> Result<u32, LogError> {
-        let targets: HashSet<Sub> = conditions::targets_since(self.db(), actor, micros(since)).await?;
-        Ok(u32::try_from(targets.len()).unwrap_or(u32::MAX))
+    pub async fn targets_since(&self, actor: &Act, since: DateTime<Utc>) -> Result<HashSet<Sub>, LogError> {
+        Ok(conditions::targets_since(self.db(), actor, micros(since)).await?)
     }
 }
 

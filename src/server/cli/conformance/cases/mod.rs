@@ -10,6 +10,7 @@ mod good;
 mod header;
 mod kid;
 mod request;
+mod revoked;
 mod signature;
 mod time;
 
@@ -170,6 +171,7 @@ pub fn hostile_set(subject: &Subject) -> Vec<Case> {
         form::cases,
         signature::cases,
         request::cases,
+        revoked::cases,
     ]
     .iter()
     .flat_map(|cases| cases(subject))
