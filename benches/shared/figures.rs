@@ -11,14 +11,20 @@ pub enum Asked {
     Nothing,
 }
 
-/// One figure.
-pub fn figure(name: &str, value: f64, unit: &str, asked: Asked) {
+/// One figure; whether it is what it is asked to be.
+pub fn figure(name: &str, value: f64, unit: &str, asked: Asked) -> bool {
+    let met = match asked {
+        Asked::AtLeast(bound) => value >= bound,
+        Asked::AtMost(bound) => value <= bound,
+        Asked::Nothing => true,
+    };
     let (asked, verdict) = match asked {
-        Asked::AtLeast(bound) => (format!(">= {bound}"), if value >= bound { "met" } else { "MISSED" }),
-        Asked::AtMost(bound) => (format!("<= {bound}"), if value <= bound { "met" } else { "MISSED" }),
+        Asked::AtLeast(bound) => (format!(">= {bound}"), if met { "met" } else { "MISSED" }),
+        Asked::AtMost(bound) => (format!("<= {bound}"), if met { "met" } else { "MISSED" }),
         Asked::Nothing => (String::new(), ""),
     };
     println!("figure | {name:<62} | {value:>10.3} | {unit:<4} | {asked:<9} | {verdict}");
+    met
 }
 
 /// One point of a picture: what `series` shows at `x`.

@@ -58,6 +58,8 @@ export function check(holds, what) {
 }
 
 export async function says(page, text) {
+  // a click may still be on its way
+  await page.locator('body', { hasText: text }).waitFor({ timeout: 15000 }).catch(() => undefined);
   const shown = await page.textContent('body');
   check(shown.includes(text), `the page says “${text}”`);
 }

@@ -1,5 +1,6 @@
 // What ends says so: an impersonation that expires while somebody looks, a console session that is gone, a form of
 // another session, a page nobody may see.
+import { createInterface } from 'node:readline';
 import { axe, check, launch, person, says } from './browser.mjs';
 
 const { STAGEDOOR: stagedoor, PRODUCT_PORT: port, CLIENT_SECRET: secret } = process.env;
@@ -66,6 +67,23 @@ const forged = await context.request.post(`${stagedoor}/console/security/stop`, 
 });
 check(forged.status() === 403, 'the red button does not answer other sites');
 
+console.log('A policy that changed in between');
+// The test outside changes what this run stands on, and says when it is done.
+const outside = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const hand = async (what) => {
+  console.log(`DO ${what}`);
+  await outside.next();
+};
+await other.goto(`${stagedoor}/console/support/user?id=user_42`);
+await other.fill('#reason', 'Ticket 4711: invoice missing');
+await hand('forbid');
+await other.click('.verdict form button');
+await says(other, 'not-now');
+check(!(await other.textContent('body')).includes('Open the product'), 'what was allowed when the page was shown is refused now');
+await hand('permit');
+await other.goto(`${stagedoor}/console/support/user?id=user_42`);
+check(await other.locator('.verdict form button').count() === 1, 'and allowed again once the policy is as it was');
+
 console.log('Phone width, dark, keyboard');
 const phone = await person(browser, { viewport: { width: 360, height: 740 }, colorScheme: 'dark' });
 await phone.page.goto(`${stagedoor}/console/sign-in`);
@@ -82,6 +100,20 @@ for (const place of ['support?q=user', 'support/user?id=user_42', 'audit', 'secu
 await phone.page.keyboard.press('Tab');
 check((await phone.page.evaluate(() => document.activeElement.textContent)).includes('Skip'), 'the first key leads past the header');
 
+console.log('A server that is gone');
+await phone.page.goto(`${stagedoor}/console/support/user?id=user_42`);
+await phone.page.fill('#reason', 'Ticket 4711: invoice missing');
+const before = phone.page.url();
+// what the browser itself says of a connection that is refused is no fault of the page
+const heard = phone.faults.length;
+await hand('stop');
+await phone.page.click('.verdict form button');
+await says(phone.page, 'Nothing was sent');
+check(phone.page.url() === before, 'the page stays');
+check(await phone.page.inputValue('#reason') === 'Ticket 4711: invoice missing', 'and what was written stays');
+phone.faults.length = heard;
+
 const all = [...faults, ...phone.faults];
 check(all.length === 0, `no CSP violation, script error or third host ${all.join('; ')}`);
 await browser.close();
+process.stdin.destroy();

@@ -59,12 +59,24 @@ fn an_auditor_notices_a_tampered_row() {
 #[test]
 fn what_ends_says_so_and_shows_nothing_private() {
     let Some(tools) = ready() else { return };
-    let stagedoor = Stagedoor::dev();
+    let shipped = include_str!("../../src/server/policy/shipped/dev.cedar");
+    let mut stagedoor = Stagedoor::dev_with_policy(shipped);
     let product = Product::beside(&stagedoor, Some(parts::free_port()));
     let secret = stagedoor.client_secret();
     let env =
         [("STAGEDOOR", stagedoor.url.as_str()), ("PRODUCT_PORT", &product.port), ("CLIENT_SECRET", &secret)];
-    node(tools, "ends.mjs", &env).finish();
+    let mut script = node(tools, "ends.mjs", &env);
+    script.wait_for("DO forbid");
+    let forbid = "@id(\"not-now\") forbid (principal, action == Action::\"impersonate\", resource);";
+    stagedoor.set_policy(&format!("{shipped}\n{forbid}\n"));
+    script.go_on();
+    script.wait_for("DO permit");
+    stagedoor.set_policy(shipped);
+    script.go_on();
+    script.wait_for("DO stop");
+    stagedoor.stop();
+    script.go_on();
+    script.finish();
 }
 
 /// A start that needs a colleague: the agent waits, somebody else approves or refuses.

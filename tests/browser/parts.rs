@@ -115,7 +115,7 @@ pub struct Stagedoor {
     pub url: String,
     data: TempDir,
     client: String,
-    _running: Running,
+    running: Running,
 }
 
 impl Stagedoor {
@@ -146,7 +146,7 @@ impl Stagedoor {
         let url = running.line("listening on ");
         let kept = std::fs::read_to_string(data.path().join("dev-client.json")).expect("the demo's client");
         let client: Value = serde_json::from_str(&kept).expect("JSON");
-        Self { url, client: client["client_id"].as_str().expect("an id").to_owned(), data, _running: running }
+        Self { url, client: client["client_id"].as_str().expect("an id").to_owned(), data, running }
     }
 
     /// `stagedoor serve` with the shipped policy, a permit for the product, and people at `issuer`.
@@ -184,7 +184,7 @@ impl Stagedoor {
         let client: Value = serde_json::from_str(&made).expect("JSON");
         let mut running = Running::start(Self::command(dir).arg("serve"));
         let url = running.line("listening on ");
-        Self { url, client: client["client_id"].as_str().expect("an id").to_owned(), data, _running: running }
+        Self { url, client: client["client_id"].as_str().expect("an id").to_owned(), data, running }
     }
 
     /// The secret of the product's client.
@@ -192,6 +192,19 @@ impl Stagedoor {
         let text = std::fs::read_to_string(self.data.path().join("dev-client.json")).expect("the client");
         let client: Value = serde_json::from_str(&text).expect("JSON");
         client["client_secret"].as_str().expect("a secret").to_owned()
+    }
+
+    /// Puts another policy in force, as whoever edits the file does.
+    pub fn set_policy(&self, policy: &str) {
+        std::fs::write(self.data.path().join("policy.cedar"), policy).expect("a file");
+        // read anew within a second (docs/policy.md)
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+
+    /// It is gone, without a word.
+    pub fn stop(&mut self) {
+        self.running.child.kill().expect("it runs");
+        self.running.child.wait().expect("it ended");
     }
 
     /// Changes a sealed row behind the service's back, as whoever owns the file can.
@@ -324,7 +337,7 @@ pub fn node(_tools: Tools, script: &str, env: &[(&str, &str)]) -> Script {
 }
 
 impl Script {
-    /// The rest of the line that begins with `start`; what comes before is shown.
+    /// The rest of the line that begins with `start`.
     pub fn wait_for(&mut self, start: &str) -> String {
         self.0.line(start)
     }

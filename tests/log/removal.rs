@@ -8,11 +8,11 @@ use stagedoor::server::log::epoch::{self, EpochError, EpochReason};
 use stagedoor::server::log::erase::{ACTOR_RETENTION, RemovalError, Whom, erase, prune};
 use stagedoor::server::log::verify::{self, Finding};
 use stagedoor::server::log::{
-    Checkpoint, CheckpointSigner, EntryFilter, Event, EventType, Fatal, Log, LogError, LogOptions, ReadError,
-    Record, proof,
+    Checkpoint, CheckpointSigner, CodeRow, Effect, EntryFilter, Event, EventType, Fatal, Log, LogError,
+    LogOptions, ReadError, Record, Tag, proof,
 };
 use stagedoor::server::store::{Db, check_service_role};
-use stagedoor::token::Clock as _;
+use stagedoor::token::{Clock as _, GrantId};
 
 use crate::harness::{Bench, HOST, SEED, both};
 
@@ -60,6 +60,37 @@ both! {
         log.close().await;
         holds(&bench, &[before]).await;
         check_service_role(&bench.service).await.unwrap();
+        bench.owner.forget().await.unwrap();
+    }
+}
+
+both! {
+    async fn what_the_policy_would_be_asked_with_goes_with_the_person(bench) {
+        let log = owner_log(&bench).await;
+        let mut grants = Vec::new();
+        for (code, subject) in [("his", "user_forgetme"), ("other", "user_other")] {
+            let mut record = bench.grant("admin_7", subject);
+            let grant = record.event.grant.clone().unwrap();
+            let exp = bench.clock.now() + Duration::from_mins(10);
+            record.effects.push(Effect::InsertFacts { grant: grant.clone(), sealed: vec![7; 40], exp });
+            record.effects.push(Effect::InsertCode(CodeRow {
+                grant: grant.clone(),
+                code_hash: Tag(code.into()),
+                redeem_client: "client_1".parse().unwrap(),
+                code_challenge: None,
+                sealed: vec![7; 40],
+                exp,
+                keep_until: exp,
+            }));
+            log.record(record).await.unwrap();
+            grants.push(grant);
+        }
+        erase(&log, &Whom::Subject("user_forgetme".parse().unwrap()), bench.clock.now(), ACTOR_RETENTION).await.unwrap();
+        let facts = async |grant: &GrantId| bench.service.grant_facts(grant.as_str()).await.unwrap();
+        assert_eq!((facts(&grants[0]).await, facts(&grants[1]).await), (None, Some(vec![7; 40])));
+        let code = async |code: &str| bench.service.handoff_code(code).await.unwrap().unwrap().sealed;
+        assert_eq!((code("his").await, code("other").await), (vec![], vec![7; 40]));
+        log.close().await;
         bench.owner.forget().await.unwrap();
     }
 }

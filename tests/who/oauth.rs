@@ -11,8 +11,8 @@ use crate::company::{AUDIENCE, Caller, ISSUER, LOGIN, Replica, claims, on_both, 
 use crate::support::contract::Reply;
 
 pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-const USER_ID: &str = "urn:stagedoor:params:oauth:token-type:user-id";
-const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
+pub const USER_ID: &str = "urn:stagedoor:params:oauth:token-type:user-id";
+pub const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID: &str = "urn:ietf:params:oauth:token-type:id_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const REASON: &str = "Ticket 4711: the address is wrong";

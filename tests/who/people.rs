@@ -1,5 +1,6 @@
 //! People as the directory knows them: by another claim than `sub`, by their consent, by name or by pseudonym.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
@@ -7,7 +8,9 @@ use serde_json::{Value, json};
 use stagedoor::token::Clock as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::company::{AUDIENCE, Company, Database, PARTNERS, claims, on_both, text};
+use crate::company::{AUDIENCE, Caller, Company, Database, PARTNERS, claims, on_both, text};
+use crate::oauth::{ACCESS, EXCHANGE, USER_ID, basic, post};
+use crate::support::contract::Reply;
 
 const REASON: &str = "Ticket 4711: the address is wrong";
 
@@ -95,6 +98,52 @@ on_both! {
         api.get("/v1/actor_tokens?actors=pseudonymous&actor=agent_1").await.fails(400, "query_invalid");
         api.get("/v1/actor_tokens?actors=hidden").await.fails(400, "query_invalid");
         replica.stop().await;
+    }
+
+    async fn who_asks_too_often_waits_and_nobody_else_does(company) {
+        let mut company = company;
+        company.config.client_rate = NonZeroU32::new(4);
+        company.config.actor_rate = NonZeroU32::new(2);
+        let (tool, other) = (company.tool().await, company.tool().await);
+        let replica = company.replica().await;
+        let ask = async |tool: &Caller, agent: &str| {
+            tool.at(&replica).mint(&json!({ "user_id": "user_42", "actor_token": company.login(agent), "reason": REASON })).await
+        };
+        let waits = |reply: &Reply| {
+            let seconds: u32 = reply.header("retry-after").expect("how long").parse().unwrap();
+            assert!((1..=60).contains(&seconds), "{seconds}");
+        };
+        for _ in 0..2 {
+            ask(&tool, "agent_1").await.ok();
+        }
+        let busy = ask(&tool, "agent_1").await;
+        waits(&busy);
+        busy.fails(429, "too_many_requests");
+        ask(&tool, "agent_2").await.ok();
+        ask(&tool, "agent_2").await.fails(429, "too_many_requests");
+        // an exchange counts as a mint, and is told in its own way
+        let login = company.login("agent_1");
+        let form = [
+            ("grant_type", EXCHANGE), ("subject_token", "user_42"), ("subject_token_type", USER_ID),
+            ("actor_token", login.as_str()), ("actor_token_type", ACCESS), ("reason", REASON),
+        ];
+        let exchange = async |tool: &Caller| {
+            let reply = post(&replica, "/oauth/token", Some(&basic(&tool.id, &tool.secret)), &form).await;
+            assert_eq!((reply.status.as_u16(), &reply.json()["error"]), (429, &json!("temporarily_unavailable")));
+            waits(&reply);
+        };
+        exchange(&tool).await;
+        exchange(&other).await;
+        ask(&other, "agent_2").await.ok();
+        ask(&other, "admin_7").await.fails(403, "policy_denied");
+        let entries = replica.entries().await.len();
+        ask(&other, "agent_1").await.fails(429, "too_many_requests");
+        assert_eq!(replica.entries().await.len(), entries, "counted, not an entry each");
+        replica.stop().await;
+        let after = company.replica().await;
+        let sums: u64 = after.entries().await.iter().filter_map(|e| e["detail"]["http_429"].as_u64()).sum();
+        assert_eq!(sums, 5, "and the sums are in the log");
+        after.stop().await;
     }
 }
 

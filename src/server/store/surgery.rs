@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::append::{StoredPrivate, Tx};
+use super::append::{StoredPrivate, Tx, on_tx};
 use super::{Db, StoreError, json};
 
 /// What is taken out. Positions are global.
@@ -71,15 +71,19 @@ impl Tx<'_> {
     }
 
     async fn erase(&mut self, rows: &[(i64, Option<StoredPrivate>)]) -> Result<(), StoreError> {
-        let positions: Vec<i64> = rows.iter().map(|(idx, _)| *idx).collect();
-        let sql = format!("DELETE FROM audit_private WHERE idx {}", self.in_number_list(1));
-        match self {
-            Self::Sqlite(tx) => {
-                sqlx::query(AssertSqlSafe(sql)).bind(json(&positions)).execute(&mut **tx).await.map(drop)?;
-            }
-            Self::Postgres(tx) => {
-                sqlx::query(AssertSqlSafe(sql)).bind(json(&positions)).execute(&mut **tx).await.map(drop)?;
-            }
+        let positions = json(&rows.iter().map(|(idx, _)| *idx).collect::<Vec<i64>>());
+        let these = self.in_number_list(1);
+        let nothing = if matches!(self, Self::Sqlite(_)) { "x''" } else { "''" };
+        // what the policy would be asked again with is his data too, sealed or not: such a grant is not known any more
+        let grants = format!("SELECT grant_id FROM audit_index WHERE grant_id IS NOT NULL AND idx {these}");
+        for sql in [
+            format!("DELETE FROM audit_private WHERE idx {these}"),
+            format!("DELETE FROM grant_facts WHERE grant_id IN ({grants})"),
+            format!("UPDATE handoff_code SET sealed = {nothing} WHERE grant_id IN ({grants})"),
+        ] {
+            on_tx!(self, (conn) => {
+                sqlx::query(AssertSqlSafe(sql)).bind(&positions).execute(conn).await.map(drop)?;
+            });
         }
         let kept = rows.iter().filter_map(|(idx, row)| Some((*idx, row.clone()?)));
         self.insert_private(kept.collect()).await
@@ -174,7 +178,10 @@ impl Db {
                     .execute(&mut *session)
                     .await?;
                 until_nobody_sees_before(&mut session).await?;
-                sqlx::raw_sql("VACUUM FULL audit_private").execute(&mut *session).await?;
+                for table in ["audit_private", "grant_facts", "handoff_code"] {
+                    let rewrite = format!("VACUUM FULL {table}");
+                    sqlx::raw_sql(AssertSqlSafe(rewrite)).execute(&mut *session).await?;
+                }
                 // the planner keeps common values of a column: taken anew, and the old ones rewritten away (which
                 // the database's owner may; PostgreSQL only warns anybody else)
                 sqlx::raw_sql("ANALYZE audit_private").execute(&mut *session).await?;

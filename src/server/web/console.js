@@ -28,6 +28,30 @@ for (const form of document.querySelectorAll("form[data-skip-empty]")) {
     for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
   });
 }
+// A form that changes something goes only while the server answers: else the browser's own error page would take what
+// was written. Asked twice, for the connection it kept may be the one that broke.
+const answers = () => fetch("/healthz", { cache: "no-store" }).then((answer) => answer.ok, () => false);
+let sending = false;
+addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (sending || event.defaultPrevented || form.method !== "post") return;
+  event.preventDefault();
+  event.stopPropagation();
+  const button = event.submitter;
+  if (await answers() || await answers()) {
+    sending = true;
+    form.requestSubmit(button);
+    sending = false;
+    return;
+  }
+  const said = document.createElement("p");
+  said.className = "notice bad";
+  said.setAttribute("role", "alert");
+  said.textContent = "The server cannot be reached. Nothing was sent, and what you wrote is still here: try again in a moment.";
+  document.querySelector("main > .notice.bad[role=alert]")?.remove();
+  document.querySelector("main").prepend(said);
+  said.scrollIntoView({ block: "nearest" });
+}, true);
 addEventListener("pageshow", (event) => {
   // Back to a page of the cache: its forms and lists may be of another session.
   if (event.persisted) location.reload();
