@@ -10,6 +10,7 @@ WORKDIR /build
 
 # The dependencies are a layer of their own: it changes with the lock file, not with every line of ours.
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY .cargo ./.cargo
 # Benches, examples and tests stay outside: what names them would be missed.
 RUN awk '/^\[\[(bench|example|test)\]\]/ { out = 1; next } /^\[/ { out = 0 } !out' Cargo.toml > Cargo.lean \
     && mv Cargo.lean Cargo.toml \

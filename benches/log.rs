@@ -55,7 +55,12 @@ impl Place {
     async fn log(&self, batch: usize) -> Log {
         let db = Db::connect(&self.url).await.expect("the database");
         let signer = CheckpointSigner::from_seed(&[7; 32], "bench.example", 1).expect("a signer");
-        let options = LogOptions { batch, ..LogOptions::default() };
+        let options = LogOptions {
+            batch,
+            // everybody waits, nobody is refused
+            patience: Duration::from_secs(30),
+            ..LogOptions::default()
+        };
         Log::open(db, signer, Arc::new(SystemClock::default()), Arc::new(SystemEntropy), options)
             .await
             .expect("a log")

@@ -247,6 +247,11 @@ fn public(path: &str, method: &Method) -> bool {
 
 /// Whether `path` fits a route's pattern; a last `{name:.*}` takes all the rest.
 fn matches(pattern: &str, path: &str) -> bool {
+    // asked of every route for every answer: most are told apart by how they begin
+    let Some((literal, _)) = pattern.split_once('{') else { return pattern == path };
+    if !path.starts_with(literal) {
+        return false;
+    }
     let mut rest = Some(path);
     for segment in pattern.split('/') {
         let Some(here) = rest else { return false };

@@ -243,8 +243,9 @@ impl IssueDesk {
         conditions.extend([
             Condition::ClientActive(client.clone()),
             Condition::ClientActive(redeemer.clone()),
-            Condition::CodeUnused(grant.row.id.clone()),
+            // before the code's: a second use that is too late to find a grant ends nothing
             Condition::GrantLive(grant.row.id.clone()),
+            Condition::CodeUnused(grant.row.id.clone()),
             Condition::NotHeld(Box::new(Beginning {
                 client,
                 kid: Some(row.kid.clone()),

@@ -202,7 +202,9 @@ impl Batcher {
     /// Records one batch and answers everyone in it. A waiter that has gone away is no error.
     async fn serve(&mut self, waiting: &mut Vec<Queued>) -> Result<(), Failure> {
         // all of them run at once, so any order is right; revocations come last and find the batch's grants
-        waiting.sort_by_key(|queued| queued.record.revokes());
+        if waiting.iter().any(|queued| queued.record.revokes()) {
+            waiting.sort_by_key(|queued| queued.record.revokes());
+        }
         let mut surgeries = Vec::new();
         let mut records = Vec::with_capacity(waiting.len());
         let mut drafts = Vec::with_capacity(waiting.len());
@@ -286,8 +288,7 @@ impl Batcher {
         let database_us = last.database_us.filter(|_| self.options.compare_database_clock);
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
-        let failed =
-            conditions::failed(&mut tx, records, &active_clients, t_us, hour_ago, head.end()).await?;
+        let failed = conditions::failed(&mut tx, records, &active_clients, hour_ago, head.end()).await?;
         let rulings = standing::judge(&mut tx, records, cut_offs, t_us).await?;
         let mut plan = Plan::default();
         for ((record, draft), (failed, ruling)) in
@@ -327,11 +328,11 @@ impl Batcher {
             tokio::time::sleep(self.options.commit_delay).await;
         }
         let batch = rows(plan, &head, &made, subtrees, &self.options.replica);
-        let matched = if changes.is_empty() {
-            tx.insert_and_commit(batch).await?;
+        let matched = if changes.are_rows() {
+            tx.insert_and_commit(batch, &changes).await?;
             HashMap::new()
         } else {
-            tx.insert(batch).await?;
+            tx.insert(batch, &changes).await?;
             let matched = tx.change(&changes, t_us).await?;
             tx.commit().await?;
             matched

@@ -36,23 +36,16 @@ pub(super) fn clients(records: &[Record]) -> Vec<&str> {
     list(&clients)
 }
 
-/// The first condition of each record that does not hold at `t_us`, in the order of the batch: what a record
+/// The first condition of each record that does not hold, in the order of the batch: what a record
 /// of the batch changes counts for those after it.
 pub(super) async fn failed(
     tx: &mut Tx<'_>,
     records: &[Record],
     active: &[String],
-    t_us: i64,
     hour_ago: i64,
     end: i64,
 ) -> Result<Vec<Option<Condition>>, StoreError> {
     let all = || records.iter().flat_map(|record| &record.conditions);
-    let grants: HashSet<&str> = all()
-        .filter_map(|condition| match condition {
-            Condition::GrantLive(grant) => Some(grant.as_str()),
-            _ => None,
-        })
-        .collect();
     let actors: HashSet<&str> = all()
         .filter_map(|condition| match condition {
             Condition::TargetsBelow { actor, .. } => Some(actor.sub.as_str()),
@@ -60,11 +53,6 @@ pub(super) async fn failed(
         })
         .collect();
     let active: HashSet<&str> = active.iter().map(String::as_str).collect();
-    let live: HashSet<String> = if grants.is_empty() {
-        HashSet::new()
-    } else {
-        tx.live_grants(&list(&grants), t_us).await?.into_iter().collect()
-    };
     let mut targets: HashMap<Who, HashSet<String>> = HashMap::new();
     if !actors.is_empty() && hour_ago < end {
         for (actor, iss, subject) in tx.targets(&list(&actors), hour_ago, end).await? {
@@ -75,14 +63,14 @@ pub(super) async fn failed(
     for record in records {
         let holds = |condition: &&Condition| match condition {
             Condition::ClientActive(client) => active.contains(client.as_str()),
-            Condition::GrantLive(grant) => live.contains(grant.as_str()),
             Condition::TargetsBelow { actor, subject, max } => {
                 let seen = targets.get(&who(actor));
                 let others = seen.map_or(0, |seen| seen.iter().filter(|s| *s != subject.as_str()).count());
                 others < usize::try_from(*max).unwrap_or(usize::MAX)
             }
             // `standing` rules on these
-            Condition::NotHeld(_)
+            Condition::GrantLive(_)
+            | Condition::NotHeld(_)
             | Condition::CodeUnused(_)
             | Condition::KeyFree(_)
             | Condition::Waiting(_)

@@ -82,7 +82,8 @@ pub(super) fn targets(records: &[Record]) -> Vec<&str> {
         Condition::NotHeld(beginning) => Some(&**beginning),
         _ => None,
     });
-    list(beginnings.flat_map(named).map(|(_, target)| target).collect())
+    let names: HashSet<&str> = beginnings.flat_map(named).map(|(_, target)| target).collect();
+    names.into_iter().collect()
 }
 
 async fn gather(
@@ -118,8 +119,9 @@ async fn gather(
             facts.grants.insert(grant.id.clone(), grant);
         }
         // a grant is over, too, when a cut-off covers it that nobody has written into its row yet
+        let asked: HashSet<&str> = targets(records).into_iter().collect();
         let targets = facts.grants.values().flat_map(|grant| ["", &*grant.client, &*grant.kid]);
-        let found = tx.cut_offs(&list(targets.collect())).await?;
+        let found = tx.cut_offs(&list(targets.filter(|target| !asked.contains(target)).collect())).await?;
         facts.know(found);
     }
     if !codes.is_empty() {

@@ -164,15 +164,12 @@ impl Asked {
         let client = uid(&names.client, question.client.id.as_str());
         let actor_roles = facts.actor_roles();
         let context = context(facts, &actor_roles, client.clone())?;
-        let entities = Entities::from_entities(
-            [
-                actor_entity(facts, principal.clone(), &actor_roles)?,
-                target_entity(facts, resource.clone())?,
-                client_entity(question, facts.reads, client)?,
-            ],
-            None,
-        )
-        .map_err(not_askable)?;
+        let entities = [
+            actor_entity(facts, principal.clone(), &actor_roles)?,
+            target_entity(facts, resource.clone())?,
+            client_entity(question, facts.reads, client)?,
+        ];
+        let entities = Entities::from_entities(entities.into_iter().flatten(), None).map_err(not_askable)?;
         Ok(Self { principal, resource, context, entities })
     }
 
@@ -241,12 +238,17 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// `None` for one of whom no rule reads anything: his id says who he is, and one without attributes and parents
+/// is like one who is not there.
 fn entity(
     uid: EntityUid,
     attributes: Attributes<'_>,
     parents: HashSet<EntityUid>,
-) -> Result<Entity, NotAskable> {
-    Entity::new_with_tags(uid, attributes.pairs, parents, []).map_err(not_askable)
+) -> Result<Option<Entity>, NotAskable> {
+    if attributes.pairs.is_empty() && parents.is_empty() {
+        return Ok(None);
+    }
+    Entity::new_with_tags(uid, attributes.pairs, parents, []).map(Some).map_err(not_askable)
 }
 
 fn parents<'a>(
@@ -269,7 +271,11 @@ fn parents<'a>(
     out
 }
 
-fn actor_entity(facts: &Facts<'_>, uid: EntityUid, roles: &HashSet<&str>) -> Result<Entity, NotAskable> {
+fn actor_entity(
+    facts: &Facts<'_>,
+    uid: EntityUid,
+    roles: &HashSet<&str>,
+) -> Result<Option<Entity>, NotAskable> {
     let actor = &facts.question.actor;
     let org = facts.actor_org();
     let mut at = Attributes::new(facts.reads);
@@ -289,7 +295,7 @@ fn actor_entity(facts: &Facts<'_>, uid: EntityUid, roles: &HashSet<&str>) -> Res
     entity(uid, at, parents(facts.reads, roles.iter().copied(), facts.actor_groups(), org))
 }
 
-fn target_entity(facts: &Facts<'_>, uid: EntityUid) -> Result<Entity, NotAskable> {
+fn target_entity(facts: &Facts<'_>, uid: EntityUid) -> Result<Option<Entity>, NotAskable> {
     let roles = || facts.target.into_iter().flat_map(|p| &p.roles).map(String::as_str);
     let groups = facts.target.into_iter().flat_map(|p| &p.groups).map(String::as_str);
     let org = facts.target.and_then(|p| p.org.as_deref());
@@ -304,7 +310,7 @@ fn target_entity(facts: &Facts<'_>, uid: EntityUid) -> Result<Entity, NotAskable
     entity(uid, at, parents(facts.reads, roles(), groups, org))
 }
 
-fn client_entity(question: &Question, reads: &Reads, uid: EntityUid) -> Result<Entity, NotAskable> {
+fn client_entity(question: &Question, reads: &Reads, uid: EntityUid) -> Result<Option<Entity>, NotAskable> {
     let mut at = Attributes::new(reads);
     at.put("name", || text(&question.client.name));
     at.put("clerk", || Value::new_bool(question.client.clerk));

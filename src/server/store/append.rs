@@ -250,19 +250,6 @@ impl Writer {
 }
 
 impl Tx<'_> {
-    /// Which of `grants` exist, are not revoked and end after `t_us`.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn live_grants(&mut self, grants: &[&str], t_us: i64) -> Result<Vec<String>, StoreError> {
-        let list = self.in_text_list(1);
-        let sql =
-            format!("SELECT id FROM actor_grant WHERE revoked_at_us IS NULL AND exp_us > $2 AND id {list}");
-        Ok(on_tx!(self, (conn) => {
-            sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&grants)).bind(t_us).fetch_all(conn).await
-        })?)
-    }
-
     /// The buckets that hold anything from global position `low` to `high`. Between epochs lie millions of empty
     /// ones, which nobody may ever list.
     pub(super) async fn buckets(&mut self, low: i64, high: i64) -> Result<Vec<i64>, StoreError> {

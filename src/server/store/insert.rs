@@ -2,8 +2,9 @@
 
 use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, SqliteConnection, sqlite::SqliteArguments};
 
-use super::StoreError;
-use super::append::{Batch, StoredGrant, StoredHead, StoredPrivate, Tx, on_tx};
+use super::append::{Batch, StoredGrant, StoredHead, StoredPrivate, Tx};
+use super::stop::{Changes, StoredCode, StoredFacts};
+use super::{StoreError, json};
 use crate::server::log::body::Encoded;
 
 /// SQLite: statements take this many rows or a multiple of it, rows that are not there being NULL. A text for
@@ -14,18 +15,25 @@ const STEP: usize = 8;
 const MANY: usize = 1000;
 
 const HEAD: &str = "INSERT INTO audit_head (size, prev, root, frontier, t_us, replica)";
+const CODES: &str = "INSERT INTO handoff_code (grant_id, code_hash, redeem_client, code_challenge, sealed, exp_us, \
+     keep_until_us)";
+const FACTS: &str = "INSERT INTO grant_facts (grant_id, sealed, keep_until_us)";
+const SUBTREE: &str = "INSERT INTO audit_subtree (level, n, hash)";
 const PRIVATE: &str = "INSERT INTO audit_private (idx, disclosures, actor, actor_iss, subject, ticket)";
 
 impl Tx<'_> {
-    /// Inserts a batch: entries first, then the head, whose trigger counts them.
+    /// Inserts a batch and those of its changes that are rows: entries first, then the head, whose trigger counts
+    /// them.
     ///
     /// # Errors
     /// A key that exists, or the database could not do it.
-    pub async fn insert(&mut self, batch: Batch<'_>) -> Result<(), StoreError> {
-        self.subtrees(&batch.subtrees).await?;
+    pub async fn insert(&mut self, batch: Batch<'_>, changes: &Changes) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => sqlite(batch).execute(tx).await,
-            Self::Postgres(tx) => postgres(tx, &batch).await,
+            Self::Sqlite(tx) => sqlite(batch, changes).execute(tx).await,
+            Self::Postgres(tx) => {
+                postgres(tx, &batch).await?;
+                postgres_changes(tx, changes, batch.head.t_us).await
+            }
         }
     }
 
@@ -33,32 +41,14 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// As those two.
-    pub async fn insert_and_commit(mut self, batch: Batch<'_>) -> Result<(), StoreError> {
-        self.subtrees(&batch.subtrees).await?;
+    pub async fn insert_and_commit(mut self, batch: Batch<'_>, changes: &Changes) -> Result<(), StoreError> {
         if let Self::Sqlite(tx) = self {
-            let mut many = sqlite(batch);
+            let mut many = sqlite(batch, changes);
             many.sql.push_str("COMMIT");
             return many.execute(tx).await;
         }
-        if let Self::Postgres(tx) = &mut self {
-            postgres(tx, &batch).await?;
-        }
+        self.insert(batch, changes).await?;
         self.commit().await
-    }
-
-    async fn subtrees(&mut self, subtrees: &[(i64, i64, [u8; 32])]) -> Result<(), StoreError> {
-        for (level, n, hash) in subtrees {
-            on_tx!(self, (conn) => {
-                sqlx::query("INSERT INTO audit_subtree (level, n, hash) VALUES ($1, $2, $3)")
-                    .bind(level)
-                    .bind(n)
-                    .bind(&hash[..])
-                    .execute(conn)
-                    .await
-                    .map(drop)
-            })?;
-        }
-        Ok(())
     }
 
     /// Inserts rows of personal data.
@@ -124,6 +114,15 @@ impl Many {
     fn nulls(&mut self, count: usize) {
         for _ in 0..count {
             self.bind(None::<i64>);
+        }
+    }
+
+    fn subtrees(&mut self, subtrees: &[(i64, i64, [u8; 32])]) {
+        for (level, n, hash) in subtrees {
+            self.statement(SUBTREE, 3, 1);
+            self.bind(*level);
+            self.bind(*n);
+            self.bind(hash.to_vec());
         }
     }
 
@@ -206,6 +205,64 @@ impl Many {
         self.bind(replica.to_owned());
     }
 
+    /// What a batch changes, as far as it is rows. Lists go in as JSON, so that their length makes no other text.
+    fn changes(&mut self, rows: usize, changes: &Changes, t_us: i64) {
+        if !changes.chains.is_empty() {
+            self.script(&insert_chains("json_each(?)"));
+            self.bind(json(&changes.chains));
+        }
+        if !changes.keys.is_empty() {
+            self.script(&insert_keys("json_each(?)"));
+            self.bind(json(&changes.keys));
+        }
+        self.codes(rows, &changes.codes);
+        self.facts(rows, &changes.facts);
+        if !changes.redeemed.is_empty() {
+            let list = json(&changes.redeemed);
+            self.script(&use_codes("json_each(?)"));
+            self.bind(list.clone());
+            self.script(&accept_grants("json_each(?)", "?"));
+            self.bind(t_us);
+            self.bind(t_us);
+            self.bind(list);
+        }
+    }
+
+    fn script(&mut self, statement: &str) {
+        self.sql.push_str(statement);
+        self.sql.push_str(";\n");
+    }
+
+    fn codes(&mut self, rows: usize, codes: &[StoredCode]) {
+        if codes.is_empty() {
+            return;
+        }
+        self.statement(CODES, 7, rows);
+        for code in codes {
+            self.bind(code.grant_id.clone());
+            self.bind(code.code_hash.clone());
+            self.bind(code.redeem_client.clone());
+            self.bind(code.code_challenge.clone());
+            self.bind(code.sealed.clone());
+            self.bind(code.exp_us);
+            self.bind(code.keep_until_us);
+        }
+        self.nulls(7 * (rows - codes.len()));
+    }
+
+    fn facts(&mut self, rows: usize, facts: &[StoredFacts]) {
+        if facts.is_empty() {
+            return;
+        }
+        self.statement(FACTS, 3, rows);
+        for facts in facts {
+            self.bind(facts.grant_id.clone());
+            self.bind(facts.sealed.clone());
+            self.bind(facts.keep_until_us);
+        }
+        self.nulls(3 * (rows - facts.len()));
+    }
+
     async fn execute(self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error).into());
@@ -215,21 +272,70 @@ impl Many {
     }
 }
 
-fn sqlite(batch: Batch<'_>) -> Many {
-    let Batch { prev, head, replica, mut entries, subtrees: _, grants } = batch;
-    let most = entries.len().max(grants.len());
+fn sqlite(batch: Batch<'_>, changes: &Changes) -> Many {
+    let Batch { prev, head, replica, mut entries, subtrees, grants } = batch;
+    let t_us = head.t_us;
+    let most = entries.len().max(grants.len()).max(changes.codes.len()).max(changes.facts.len());
     let rows = if most == 1 { 1 } else { most.next_multiple_of(STEP) };
     let mut many = Many::default();
+    many.subtrees(&subtrees);
     many.entries(rows, prev, head.t_us, &mut entries);
     many.grants(rows, grants);
     let private = (prev..).zip(entries).filter_map(|(idx, entry)| Some((idx, entry.private?)));
     many.private(rows, private);
     many.head(prev, head, replica);
+    many.changes(rows, changes, t_us);
     many
 }
 
-/// Everything but the head in one statement: under the lock each round trip is paid by all replicas.
+/// `list`: the rows of a JSON array in one column `value`.
+fn insert_chains(list: &str) -> String {
+    format!(
+        "INSERT INTO grant_chain (grant_id, tag, exp_us) \
+         SELECT value ->> 0, value ->> 1, CAST(value ->> 2 AS BIGINT) FROM {list}"
+    )
+}
+
+/// An expired row may still be there; that the key is free was a condition.
+fn insert_keys(list: &str) -> String {
+    format!(
+        "INSERT INTO idempotency (key_tag, body_tag, grant_id, exp_us) \
+         SELECT value ->> 'key_tag', value ->> 'body_tag', value ->> 'grant_id', CAST(value ->> 'exp_us' AS BIGINT) \
+         FROM {list} WHERE true \
+         ON CONFLICT (key_tag) DO UPDATE SET body_tag = excluded.body_tag, \
+         grant_id = excluded.grant_id, exp_us = excluded.exp_us"
+    )
+}
+
+fn use_codes(list: &str) -> String {
+    format!(
+        "UPDATE handoff_code SET used_idx = v.idx \
+         FROM (SELECT value ->> 'grant_id' AS id, CAST(value ->> 'idx' AS BIGINT) AS idx FROM {list}) v \
+         WHERE handoff_code.grant_id = v.id"
+    )
+}
+
+/// `at`: the parameter of the time, twice, before the list's.
+fn accept_grants(list: &str, at: &str) -> String {
+    format!(
+        "UPDATE actor_grant SET accepted_at_us = {at}, updated_at_us = {at}, kid = v.kid, scope = v.scope, \
+         iat_us = v.iat, exp_us = v.exp \
+         FROM (SELECT value ->> 'grant_id' AS id, value ->> 'kid' AS kid, value ->> 'scope' AS scope, \
+         CAST(value ->> 'iat_us' AS BIGINT) AS iat, CAST(value ->> 'exp_us' AS BIGINT) AS exp FROM {list}) v \
+         WHERE actor_grant.id = v.id"
+    )
+}
+
+/// Everything but the head and rare subtrees in one statement: under the lock each round trip is paid by all replicas.
 async fn postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+    for (level, n, hash) in &batch.subtrees {
+        sqlx::query(AssertSqlSafe(format!("{SUBTREE} VALUES ($1, $2, $3)")))
+            .bind(level)
+            .bind(n)
+            .bind(&hash[..])
+            .execute(&mut *conn)
+            .await?;
+    }
     let (rows, g) = (&batch.entries, &batch.grants);
     let indexes: Vec<i64> = (batch.prev..).take(rows.len()).collect();
     let private: Vec<(i64, &StoredPrivate)> =
@@ -294,5 +400,44 @@ async fn postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(), Stor
         .bind(batch.replica)
         .execute(conn)
         .await?;
+    Ok(())
+}
+
+/// What a batch changes, as far as it is rows.
+async fn postgres_changes(conn: &mut PgConnection, changes: &Changes, t_us: i64) -> Result<(), StoreError> {
+    const LIST: &str = "json_array_elements($1::json)";
+    if !changes.chains.is_empty() {
+        let sql = insert_chains(LIST);
+        sqlx::query(AssertSqlSafe(sql)).bind(json(&changes.chains)).execute(&mut *conn).await?;
+    }
+    if !changes.keys.is_empty() {
+        let sql = insert_keys(LIST);
+        sqlx::query(AssertSqlSafe(sql)).bind(json(&changes.keys)).execute(&mut *conn).await?;
+    }
+    for code in &changes.codes {
+        sqlx::query(AssertSqlSafe(format!("{CODES} VALUES ($1, $2, $3, $4, $5, $6, $7)")))
+            .bind(&code.grant_id)
+            .bind(&code.code_hash)
+            .bind(&code.redeem_client)
+            .bind(&code.code_challenge)
+            .bind(&code.sealed)
+            .bind(code.exp_us)
+            .bind(code.keep_until_us)
+            .execute(&mut *conn)
+            .await?;
+    }
+    for facts in &changes.facts {
+        sqlx::query(AssertSqlSafe(format!("{FACTS} VALUES ($1, $2, $3)")))
+            .bind(&facts.grant_id)
+            .bind(&facts.sealed)
+            .bind(facts.keep_until_us)
+            .execute(&mut *conn)
+            .await?;
+    }
+    if !changes.redeemed.is_empty() {
+        let list = json(&changes.redeemed);
+        sqlx::query(AssertSqlSafe(use_codes(LIST))).bind(&list).execute(&mut *conn).await?;
+        sqlx::query(AssertSqlSafe(accept_grants(LIST, "$2"))).bind(&list).bind(t_us).execute(conn).await?;
+    }
     Ok(())
 }

@@ -66,6 +66,7 @@ impl SqliteDb {
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
+            .test_before_acquire(false)
             // rows cross from SQLite's thread in bursts: woken for each, `audit verify` took three times as long
             .connect_with(
                 options.pragma("query_only", "ON").pragma("cache_size", "-4000").row_buffer_size(1024),

@@ -120,7 +120,7 @@ pub struct StoredFacts {
 }
 
 /// A row of `idempotency`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StoredKey {
     /// HMAC of the key and to whom it belongs.
     pub key_tag: String,
@@ -133,7 +133,7 @@ pub struct StoredKey {
 }
 
 /// A use of a handoff code.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize)]
 pub struct StoredRedeem {
     /// The entry.
     pub idx: i64,
@@ -212,31 +212,15 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether there is nothing to change.
+    /// Whether the changes are rows and nothing else: then [`Tx::insert`] makes them all.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        let Self { chains, codes, facts, keys, redeemed, approvals, decisions, released, revocations } = self;
-        chains.is_empty()
-            && codes.is_empty()
-            && facts.is_empty()
-            && keys.is_empty()
-            && redeemed.is_empty()
-            && approvals.is_empty()
-            && decisions.is_empty()
-            && released.is_empty()
-            && revocations.is_empty()
+    pub const fn are_rows(&self) -> bool {
+        let Self { approvals, decisions, released, revocations, .. } = self;
+        approvals.is_empty() && decisions.is_empty() && released.is_empty() && revocations.is_empty()
     }
 }
 
 impl Tx<'_> {
-    /// Rows of a JSON array bound as `$1`, one column `value`.
-    pub(super) const fn rows(&self) -> &'static str {
-        match self {
-            Self::Sqlite(_) => "json_each($1)",
-            Self::Postgres(_) => "json_array_elements($1::json)",
-        }
-    }
-
     /// Texts of a JSON array bound as `$1`, for `IN`.
     pub(super) const fn texts(&self) -> &'static str {
         match self {
@@ -304,15 +288,13 @@ impl Tx<'_> {
         })?)
     }
 
-    /// Makes a batch's changes at `t_us`, after its entries and grants are in; how many grants each
-    /// revocation ended, by the position of its entry.
+    /// Makes those of a batch's changes at `t_us` that are more than rows, after its rows are in; how many grants
+    /// each revocation ended, by the position of its entry.
     ///
     /// # Errors
     /// The database could not do it.
     pub async fn change(&mut self, changes: &Changes, t_us: i64) -> Result<HashMap<i64, u64>, StoreError> {
-        self.insert_small(changes).await?;
         self.approvals(changes, t_us).await?;
-        self.redeem(&changes.redeemed, t_us).await?;
         let mut matched = HashMap::new();
         for revocation in &changes.revocations {
             let ended = self.revoke(revocation, t_us).await?;
@@ -323,89 +305,6 @@ impl Tx<'_> {
             sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&mut **tx).await?;
         }
         Ok(matched)
-    }
-
-    async fn insert_small(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        let rows = self.rows();
-        if !changes.chains.is_empty() {
-            let sql = format!(
-                "INSERT INTO grant_chain (grant_id, tag, exp_us) \
-                 SELECT value ->> 0, value ->> 1, CAST(value ->> 2 AS BIGINT) FROM {rows}"
-            );
-            on_tx!(self, (conn) => {
-                sqlx::query(AssertSqlSafe(sql)).bind(json(&changes.chains)).execute(conn).await.map(drop)
-            })?;
-        }
-        for code in &changes.codes {
-            on_tx!(self, (conn) => {
-                sqlx::query(
-                    "INSERT INTO handoff_code (grant_id, code_hash, redeem_client, code_challenge, sealed, \
-                     exp_us, keep_until_us) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                )
-                .bind(&code.grant_id)
-                .bind(&code.code_hash)
-                .bind(&code.redeem_client)
-                .bind(&code.code_challenge)
-                .bind(&code.sealed)
-                .bind(code.exp_us)
-                .bind(code.keep_until_us)
-                .execute(conn)
-                .await
-                .map(drop)
-            })?;
-        }
-        for facts in &changes.facts {
-            on_tx!(self, (conn) => {
-                sqlx::query("INSERT INTO grant_facts (grant_id, sealed, keep_until_us) VALUES ($1, $2, $3)")
-                    .bind(&facts.grant_id)
-                    .bind(&facts.sealed)
-                    .bind(facts.keep_until_us)
-                    .execute(conn)
-                    .await
-                    .map(drop)
-            })?;
-        }
-        if !changes.keys.is_empty() {
-            let keys: Vec<_> =
-                changes.keys.iter().map(|k| (&k.key_tag, &k.body_tag, &k.grant_id, k.exp_us)).collect();
-            // an expired row may still be there; that the key is free was a condition
-            let sql = format!(
-                "INSERT INTO idempotency (key_tag, body_tag, grant_id, exp_us) \
-                 SELECT value ->> 0, value ->> 1, value ->> 2, CAST(value ->> 3 AS BIGINT) FROM {rows} WHERE true \
-                 ON CONFLICT (key_tag) DO UPDATE SET body_tag = excluded.body_tag, \
-                 grant_id = excluded.grant_id, exp_us = excluded.exp_us"
-            );
-            on_tx!(self, (conn) => {
-                sqlx::query(AssertSqlSafe(sql)).bind(json(&keys)).execute(conn).await.map(drop)
-            })?;
-        }
-        Ok(())
-    }
-
-    async fn redeem(&mut self, redeemed: &[StoredRedeem], t_us: i64) -> Result<(), StoreError> {
-        if redeemed.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<_> =
-            redeemed.iter().map(|r| (&r.grant_id, r.idx, &r.kid, &r.scope, r.iat_us, r.exp_us)).collect();
-        let (list, text) = (self.rows(), json(&rows));
-        let used = format!(
-            "UPDATE handoff_code SET used_idx = v.idx \
-             FROM (SELECT value ->> 0 AS id, CAST(value ->> 1 AS BIGINT) AS idx FROM {list}) v \
-             WHERE handoff_code.grant_id = v.id"
-        );
-        let grant = format!(
-            "UPDATE actor_grant SET accepted_at_us = $2, updated_at_us = $2, kid = v.kid, scope = v.scope, \
-             iat_us = v.iat, exp_us = v.exp \
-             FROM (SELECT value ->> 0 AS id, value ->> 2 AS kid, value ->> 3 AS scope, \
-             CAST(value ->> 4 AS BIGINT) AS iat, CAST(value ->> 5 AS BIGINT) AS exp FROM {list}) v \
-             WHERE actor_grant.id = v.id"
-        );
-        on_tx!(self, (conn) => sqlx::query(AssertSqlSafe(used)).bind(&text).execute(conn).await.map(drop))?;
-        on_tx!(self, (conn) => {
-            sqlx::query(AssertSqlSafe(grant)).bind(&text).bind(t_us).execute(conn).await.map(drop)
-        })?;
-        Ok(())
     }
 
     async fn revoke(&mut self, revoke: &StoredRevoke, t_us: i64) -> Result<u64, StoreError> {
