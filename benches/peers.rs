@@ -25,7 +25,9 @@ use serde_json::Value;
 use figures::{Asked, figure};
 use load::{Load, Until, load, post};
 
-const CONNECTIONS: usize = 64;
+/// Each is measured under both loads and counts with the better: more connections make our batches larger, and are of
+/// no use to who answers one after the other.
+const CONNECTIONS: [usize; 2] = [64, 256];
 const SECONDS: Until = Until::Seconds(5);
 
 /// A peer that runs, ended with this value.
@@ -63,8 +65,17 @@ fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers"))
 }
 
-fn show(name: &str, seen: Load) {
-    println!("{name:<54} {:>7.0} /s  p50 {:>7.2?}  p99 {:>7.2?}", seen.per_second, seen.p50, seen.p99);
+/// Requests answered in a second, under the load that suits it better.
+async fn best(name: &str, address: SocketAddr, request: &str) -> f64 {
+    let mut best = 0.0;
+    for connections in CONNECTIONS {
+        let Load { per_second, p50, p99 } = load(address, request.to_owned(), connections, SECONDS).await;
+        println!(
+            "{name:<48} {connections:>4} connections {per_second:>7.0} /s  p50 {p50:>7.2?}  p99 {p99:>7.2?}"
+        );
+        best = f64::max(best, per_second);
+    }
+    best
 }
 
 #[tokio::main]
@@ -75,14 +86,8 @@ async fn main() {
         assert!(installed.is_ok_and(|status| status.success()), "npm ci in benches/peers");
     }
     let (running, secret, _dir) = ours::on_sqlite(256).await;
-    let ours = load(
-        running.address,
-        ours::request(running.address, "/v1/actor_tokens", &secret),
-        CONNECTIONS,
-        SECONDS,
-    );
-    let ours = ours.await;
-    show("stagedoor, SQLite: policy, log, durable", ours);
+    let request = ours::request(running.address, "/v1/actor_tokens", &secret);
+    let ours = best("stagedoor, SQLite: policy, log, durable", running.address, &request).await;
     running.stop().await.expect("a clean stop");
     for (name, script, asked) in [
         ("oidc-provider's token exchange, in memory", "oidc-provider.mjs", Asked::AtLeast(5.0)),
@@ -90,10 +95,9 @@ async fn main() {
     ] {
         let (peer, address, request) = start(script);
         // a first second for its compiler
-        load(address, request.clone(), CONNECTIONS, Until::Seconds(2)).await;
-        let seen = load(address, request, CONNECTIONS, SECONDS).await;
+        load(address, request.clone(), CONNECTIONS[0], Until::Seconds(2)).await;
+        let seen = best(name, address, &request).await;
         drop(peer);
-        show(name, seen);
-        figure(&format!("mint, sqlite, over {name}"), ours.per_second / seen.per_second, "x", asked);
+        figure(&format!("mint, sqlite, over {name}"), ours / seen, "x", asked);
     }
 }
