@@ -1,5 +1,9 @@
 //! Randomness as an argument: nothing but this file asks the machine for random bytes.
 
+use std::cell::RefCell;
+
+use zeroize::Zeroize as _;
+
 /// A source of random bytes for ids, salts and secrets.
 pub trait Entropy: Send + Sync {
     /// Fills `buf` with random bytes.
@@ -20,10 +24,35 @@ pub trait Entropy: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 
+/// Ids are short, and the generator reseeds itself for each draw: theirs come from a supply that is drawn at once. Keys
+/// and secrets are longer than this and are drawn for themselves.
+const SHORT: usize = 16;
+
+thread_local! {
+    static SUPPLY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Entropy for SystemEntropy {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks for randomness")]
     fn fill(&self, buf: &mut [u8]) {
-        // A machine without randomness can issue nothing safely: stopping is the only right answer.
-        aws_lc_rs::rand::fill(buf).expect("the system's random generator answers");
+        if buf.len() > SHORT {
+            return draw(buf);
+        }
+        SUPPLY.with_borrow_mut(|supply| {
+            if supply.len() < buf.len() {
+                supply.resize(32 * SHORT, 0);
+                draw(supply);
+            }
+            let rest = supply.len() - buf.len();
+            buf.copy_from_slice(&supply[rest..]);
+            // nothing is kept of what was given out
+            supply[rest..].zeroize();
+            supply.truncate(rest);
+        });
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that asks for randomness")]
+fn draw(buf: &mut [u8]) {
+    // A machine without randomness can issue nothing safely: stopping is the only right answer.
+    aws_lc_rs::rand::fill(buf).expect("the system's random generator answers");
 }
