@@ -410,7 +410,7 @@ pub fn catalogue() -> Vec<(Kind, Place, usize)> {
         (K::ToldToStop, Sqlite, 2),
         (K::DiskFull, SmallDisk, 6),
     ];
-    for call in ["pwrite64", "fsync", "pread64", "fcntl", "newfstatat"] {
+    for call in ["pwrite64", "fdatasync", "pread64", "fcntl", "newfstatat"] {
         all.extend(["EIO", "ENOSPC"].map(|errno| (K::Fails { call, errno }, Sqlite, 2)));
     }
     all.push((K::Fails { call: "pwrite64", errno: "EROFS" }, Sqlite, 1));
@@ -419,7 +419,7 @@ pub fn catalogue() -> Vec<(Kind, Place, usize)> {
         "newfstatat",
         "pread64",
         "pwrite64",
-        "fsync",
+        "fdatasync",
         "ftruncate",
         "mmap",
         "fcntl",
