@@ -70,7 +70,7 @@ impl IssueDesk {
             Begun::Again(_) => None,
             Begun::First(working) => Some(working),
         };
-        let redeemable = match self.redeemable(caller, &ask, now, &mut event).await? {
+        let redeemable = match self.redeemable(caller, &ask, &mut event).await? {
             Ok(redeemable) => redeemable,
             Err(denial) => return self.refuse(event, denial).await,
         };
@@ -94,7 +94,6 @@ impl IssueDesk {
         &self,
         caller: &Caller<'_>,
         ask: &RedeemAsk,
-        now: DateTime<Utc>,
         event: &mut Event,
     ) -> Result<Result<Redeemable, Denial>, IssueError> {
         // Who may redeem nothing learns nothing of codes; whose own code it is, is asked below.
@@ -102,18 +101,13 @@ impl IssueDesk {
             return Ok(Err(Denial::scope(ClientScope::Redeem)));
         }
         let hash = HandoffSecrets::code_hash(&ask.code);
-        let code = self.log.handoff_code(&hash).await?;
-        let Some(code) = code else { return Ok(Err(Denial::code("code_unknown"))) };
-        let Ok(id) = GrantId::try_from(code.grant_id.as_str()) else {
-            return Ok(Err(Denial::code("code_unknown")));
-        };
+        let found = self.log.handoff(&hash).await?;
+        let Some((code, grant)) = found else { return Ok(Err(Denial::code("code_unknown"))) };
+        let id = grant.row.id.clone();
         event.grant = Some(id.clone());
         if code.redeem_client != caller.client.id.as_str() {
             return Ok(Err(Denial::code("code_of_another_client")));
         }
-        let Some(grant) = self.log.grant(&id, now).await? else {
-            return Ok(Err(Denial::code("code_unknown")));
-        };
         let own = grant.row.client == caller.client.id && caller.client.may(ClientScope::Issue);
         if !own && !caller.client.may(ClientScope::Redeem) {
             return Ok(Err(Denial::scope(ClientScope::Redeem)));

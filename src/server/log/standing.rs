@@ -13,7 +13,7 @@ use super::stopping::{Beginning, Selector, Tag};
 use super::{LogError, changes};
 use crate::server::store::StoreError;
 use crate::server::store::append::Tx;
-use crate::server::store::stop::{CutOff, CutOffKind, LiveGrant};
+use crate::server::store::stop::{CutOff, CutOffKind};
 use crate::token::GrantId;
 
 /// What becomes of a record as far as revocations go.
@@ -48,7 +48,8 @@ impl Ruling {
 struct Facts {
     t_us: i64,
     cut_offs: HashMap<(CutOffKind, String), CutOff>,
-    grants: HashMap<String, LiveGrant>,
+    /// Those that are not over.
+    grants: HashSet<String>,
     open_codes: HashSet<String>,
     taken_keys: HashSet<String>,
     approvals: HashMap<String, ApprovalState>,
@@ -114,18 +115,10 @@ async fn gather(
             Condition::NotHeld(_) | Condition::ClientActive(_) | Condition::TargetsBelow { .. } => {}
         }
     }
-    if !grants.is_empty() {
-        for grant in tx.grants_not_over(&list(grants), t_us).await? {
-            facts.grants.insert(grant.id.clone(), grant);
-        }
-        // a grant is over, too, when a cut-off covers it that nobody has written into its row yet
-        let asked: HashSet<&str> = targets(records).into_iter().collect();
-        let targets = facts.grants.values().flat_map(|grant| ["", &*grant.client, &*grant.kid]);
-        let found = tx.cut_offs(&list(targets.filter(|target| !asked.contains(target)).collect())).await?;
-        facts.know(found);
-    }
-    if !codes.is_empty() {
-        facts.open_codes.extend(tx.open_codes(&list(codes), t_us).await?);
+    if !grants.is_empty() || !codes.is_empty() {
+        let (alive, open) = tx.alive_and_open(&list(grants), &list(codes), t_us).await?;
+        facts.grants.extend(alive);
+        facts.open_codes.extend(open);
     }
     if !keys.is_empty() {
         facts.taken_keys.extend(tx.taken_keys(&list(keys), t_us).await?);
@@ -162,7 +155,7 @@ impl Facts {
         let mut not_yet = None;
         for condition in &record.conditions {
             let holds = match condition {
-                Condition::GrantLive(grant) => self.is_live(grant.as_str()),
+                Condition::GrantLive(grant) => self.grants.contains(grant.as_str()),
                 Condition::NotHeld(beginning) => {
                     not_yet = not_yet.max(self.covered(beginning));
                     !self.held(beginning)
@@ -188,17 +181,6 @@ impl Facts {
 
     fn stands(&self, grant: &GrantId, state: ApprovalState) -> bool {
         self.approvals.get(grant.as_str()) == Some(&state)
-    }
-
-    fn is_live(&self, grant: &str) -> bool {
-        let Some(row) = self.grants.get(grant) else { return false };
-        let issued = row.iat_us.div_euclid(1_000_000);
-        let covers = |kind, target: &str| {
-            self.cut_off(kind, target).and_then(|c| c.until_iat).is_some_and(|until| issued <= until)
-        };
-        !(covers(CutOffKind::All, "")
-            || covers(CutOffKind::Client, &row.client)
-            || self.cut_off(CutOffKind::Kid, &row.kid).is_some())
     }
 
     fn held(&self, beginning: &Beginning) -> bool {

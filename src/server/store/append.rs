@@ -301,7 +301,7 @@ impl Tx<'_> {
         })?)
     }
 
-    const fn in_text_list(&self, parameter: u8) -> List {
+    pub(super) const fn in_text_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "text" }
     }
 

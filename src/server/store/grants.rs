@@ -2,6 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::stop::StoredCode;
 use super::{Db, StoreError, json, on_db};
 
 /// A grant as stored, with the disclosures of the entry that issued it.
@@ -56,6 +57,15 @@ pub struct ApprovalRecord {
     pub asker_tag: Option<String>,
 }
 
+/// A handoff code with its grant.
+#[derive(Debug, Clone)]
+pub struct Handoff {
+    /// The code.
+    pub code: StoredCode,
+    /// Its grant.
+    pub grant: GrantRecord,
+}
+
 /// What has been asked for and not released: no token of it exists.
 const NOT_RELEASED: &str = "EXISTS (SELECT 1 FROM approval a WHERE a.grant_id = g.id \
      AND a.state IN ('waiting', 'approved', 'refused'))";
@@ -100,8 +110,8 @@ impl State {
 const COLUMNS: &str = "g.id, g.idx, g.jti, g.client, g.kid, g.aud, g.scope, g.assurance, g.iat_us, g.exp_us, \
      g.created_at_us, g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, \
      (SELECT p.disclosures FROM audit_private p WHERE p.idx = g.idx), \
-     a.state, a.lapses_us, a.lifetime_seconds, a.asker_tag \
-     FROM actor_grant g LEFT JOIN approval a ON a.grant_id = g.id";
+     a.state, a.lapses_us, a.lifetime_seconds, a.asker_tag";
+const FROM: &str = "FROM actor_grant g LEFT JOIN approval a ON a.grant_id = g.id";
 
 /// The same on both databases, in the order of [`COLUMNS`].
 macro_rules! read_from {
@@ -139,6 +149,23 @@ macro_rules! read_from {
                 })
             }
         }
+
+        impl sqlx::FromRow<'_, $row> for Handoff {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                let grant = GrantRecord::from_row(row)?;
+                let code = StoredCode {
+                    grant_id: grant.id.clone(),
+                    code_hash: row.try_get(20)?,
+                    redeem_client: row.try_get(21)?,
+                    code_challenge: row.try_get(22)?,
+                    sealed: row.try_get(23)?,
+                    exp_us: row.try_get(24)?,
+                    keep_until_us: row.try_get(25)?,
+                    used_idx: row.try_get(26)?,
+                };
+                Ok(Self { code, grant })
+            }
+        }
     )+};
 }
 read_from!(sqlx::sqlite::SqliteRow, sqlx::postgres::PgRow);
@@ -148,8 +175,22 @@ read_from!(sqlx::sqlite::SqliteRow, sqlx::postgres::PgRow);
 /// # Errors
 /// The database could not be asked.
 pub async fn grant(db: &Db, id: &str) -> Result<Option<GrantRecord>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} WHERE g.id = $1");
+    let sql = format!("SELECT {COLUMNS} {FROM} WHERE g.id = $1");
     Ok(on_db!(db, read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)?)
+}
+
+/// The handoff code that `code_hash` finds, used or not, with its grant: one way to the database, as every redeem asks.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn handoff(db: &Db, code_hash: &str) -> Result<Option<Handoff>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, h.code_hash, h.redeem_client, h.code_challenge, h.sealed, h.exp_us, h.keep_until_us, \
+         h.used_idx {FROM} JOIN handoff_code h ON h.grant_id = g.id WHERE h.code_hash = $1"
+    );
+    Ok(on_db!(db, read(pool) => {
+        sqlx::query_as(AssertSqlSafe(sql)).bind(code_hash).fetch_optional(pool).await
+    })?)
 }
 
 /// Up to `limit` grants issued in `[low, high)`, newest first.
@@ -163,7 +204,7 @@ pub async fn newest_grants(
     state: Option<(State, i64)>,
     limit: i64,
 ) -> Result<Vec<GrantRecord>, StoreError> {
-    let mut sql = format!("SELECT {COLUMNS} WHERE g.idx >= $1 AND g.idx < $2");
+    let mut sql = format!("SELECT {COLUMNS} {FROM} WHERE g.idx >= $1 AND g.idx < $2");
     if client.is_some() {
         sql.push_str(" AND g.client = $4");
     }
@@ -193,7 +234,7 @@ pub async fn newest_grants(
 /// # Errors
 /// The database could not be asked.
 pub async fn grants_at(db: &Db, positions: &[i64]) -> Result<Vec<GrantRecord>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} WHERE g.idx {} ORDER BY g.idx DESC", db.in_list(1, "bigint"));
+    let sql = format!("SELECT {COLUMNS} {FROM} WHERE g.idx {} ORDER BY g.idx DESC", db.in_list(1, "bigint"));
     Ok(on_db!(
         db,
         read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await

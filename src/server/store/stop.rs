@@ -74,19 +74,6 @@ impl TryFrom<CutOffRow> for CutOff {
     }
 }
 
-/// A grant that has not ended by itself or by its row, as far as cut-offs look at it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveGrant {
-    /// The grant.
-    pub id: String,
-    /// Its client.
-    pub client: String,
-    /// Its key.
-    pub kid: String,
-    /// When its token was issued, microseconds.
-    pub iat_us: i64,
-}
-
 /// A row of `handoff_code`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredCode {
@@ -229,20 +216,35 @@ impl Tx<'_> {
         }
     }
 
-    /// Those of `ids` that exist, end after `t_us` and are not revoked in their row.
+    /// Those of `grants` that exist, end after `t_us` and are neither revoked in their row nor covered by a cut-off
+    /// that nobody has written into it yet; and those of `codes` (by their grants) that were not used and can be.
     ///
     /// # Errors
     /// The database could not be asked.
-    pub async fn grants_not_over(&mut self, ids: &[&str], t_us: i64) -> Result<Vec<LiveGrant>, StoreError> {
+    pub async fn alive_and_open(
+        &mut self,
+        grants: &[&str],
+        codes: &[&str],
+        t_us: i64,
+    ) -> Result<(Vec<String>, Vec<String>), StoreError> {
+        let (grants_in, codes_in) = (self.in_text_list(1), self.in_text_list(2));
         let sql = format!(
-            "SELECT id, client, kid, iat_us FROM actor_grant \
-             WHERE exp_us > $2 AND revoked_at_us IS NULL AND id {}",
-            self.texts()
+            "SELECT 0, id FROM actor_grant WHERE exp_us > $3 AND revoked_at_us IS NULL AND id {grants_in} \
+             AND NOT EXISTS (SELECT 1 FROM cutoff c WHERE {COVERS}) \
+             UNION ALL SELECT 1, grant_id FROM handoff_code \
+             WHERE used_idx IS NULL AND exp_us > $3 AND grant_id {codes_in}"
         );
-        let rows: Vec<(String, String, String, i64)> = on_tx!(self, (conn) => {
-            sqlx::query_as(AssertSqlSafe(sql)).bind(json(&ids)).bind(t_us).fetch_all(conn).await
+        let rows: Vec<(i32, String)> = on_tx!(self, (conn) => {
+            sqlx::query_as(AssertSqlSafe(sql))
+                .bind(json(&grants))
+                .bind(json(&codes))
+                .bind(t_us)
+                .fetch_all(conn)
+                .await
         })?;
-        Ok(rows.into_iter().map(|(id, client, kid, iat_us)| LiveGrant { id, client, kid, iat_us }).collect())
+        let (alive, open): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(kind, _)| *kind == 0);
+        let ids = |rows: Vec<(i32, String)>| rows.into_iter().map(|(_, id)| id).collect();
+        Ok((ids(alive), ids(open)))
     }
 
     /// The cut-offs of `targets`, of every kind.
@@ -261,20 +263,6 @@ impl Tx<'_> {
             sqlx::query_as(AssertSqlSafe(sql)).bind(json(&targets)).fetch_all(conn).await
         })?;
         rows.into_iter().map(CutOff::try_from).collect()
-    }
-
-    /// Those of `grants` whose handoff code was not used and can be until after `t_us`.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn open_codes(&mut self, grants: &[&str], t_us: i64) -> Result<Vec<String>, StoreError> {
-        let sql = format!(
-            "SELECT grant_id FROM handoff_code WHERE used_idx IS NULL AND exp_us > $2 AND grant_id {}",
-            self.texts()
-        );
-        Ok(on_tx!(self, (conn) => {
-            sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&grants)).bind(t_us).fetch_all(conn).await
-        })?)
     }
 
     /// Those of `tags` under which something was answered.
