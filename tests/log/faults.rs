@@ -105,7 +105,7 @@ async fn a_frozen_holder_of_the_lock_delays_the_others_by_two_seconds_at_most() 
     let log = bench.log().await;
     log.record(bench.grant("a", "u")).await.unwrap();
     let mut frozen = Writer::new(&bench.service);
-    let nothing = Opening { floor: 0, clients: Vec::new(), targets: Vec::new() };
+    let nothing = Opening { floor: 0, clients: vec![], targets: vec![], grants: vec![], codes: vec![] };
     let held = frozen.begin(&nothing).await.unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(3_500), log.record(bench.grant("a", "v"))).await;
     assert!(waited.expect("no longer than the timeout").is_ok());

@@ -274,8 +274,11 @@ impl Batcher {
             floor: self.floor.end(),
             clients: conditions::clients(records),
             targets: standing::targets(records),
+            grants: standing::grants(records),
+            codes: standing::codes(records),
         };
-        let (mut tx, Opened { last, active_clients, cut_offs }) = self.writer.begin(&opening).await?;
+        let (mut tx, Opened { last, active_clients, cut_offs, standing }) =
+            self.writer.begin(&opening).await?;
         let head = match last.head {
             // the old epoch's head may be the very thing that is damaged: it is not read
             Some(stored) if self.begins_epoch && locate(stored.size - 1).0 + 1 == self.signer.epoch() => {
@@ -289,7 +292,7 @@ impl Batcher {
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
         let failed = conditions::failed(&mut tx, records, &active_clients, hour_ago, head.end()).await?;
-        let rulings = standing::judge(&mut tx, records, cut_offs, t_us).await?;
+        let rulings = standing::judge(&mut tx, records, cut_offs, standing, t_us).await?;
         let mut plan = Plan::default();
         for ((record, draft), (failed, ruling)) in
             records.iter().zip(drafts).zip(failed.into_iter().zip(rulings))

@@ -12,7 +12,7 @@ use super::record::{Condition, Effect, Record};
 use super::stopping::{Beginning, Selector, Tag};
 use super::{LogError, changes};
 use crate::server::store::StoreError;
-use crate::server::store::append::Tx;
+use crate::server::store::append::{Standing, StandingKind, Tx};
 use crate::server::store::stop::{CutOff, CutOffKind};
 use crate::token::GrantId;
 
@@ -61,9 +61,17 @@ pub(super) async fn judge(
     tx: &mut Tx<'_>,
     records: &[Record],
     cut_offs: Vec<CutOff>,
+    standing: Vec<Standing>,
     t_us: i64,
 ) -> Result<Vec<Ruling>, StoreError> {
-    let mut facts = gather(tx, records, cut_offs, t_us).await?;
+    let mut facts = gather(tx, records, t_us).await?;
+    facts.cut_offs.extend(cut_offs.into_iter().map(|c| ((c.kind, c.target.clone()), c)));
+    for Standing { kind, grant, .. } in standing.into_iter().filter(|standing| standing.exp_us > t_us) {
+        match kind {
+            StandingKind::Grant => facts.grants.insert(grant),
+            StandingKind::Code => facts.open_codes.insert(grant),
+        };
+    }
     Ok(records
         .iter()
         .map(|record| {
@@ -78,8 +86,7 @@ pub(super) async fn judge(
 
 /// Whatever a cut-off or hold could name to meet what is to be recorded.
 pub(super) fn targets(records: &[Record]) -> Vec<&str> {
-    let conditions = records.iter().flat_map(|record| &record.conditions);
-    let beginnings = conditions.filter_map(|condition| match condition {
+    let beginnings = conditions(records).filter_map(|condition| match condition {
         Condition::NotHeld(beginning) => Some(&**beginning),
         _ => None,
     });
@@ -87,38 +94,46 @@ pub(super) fn targets(records: &[Record]) -> Vec<&str> {
     names.into_iter().collect()
 }
 
-async fn gather(
-    tx: &mut Tx<'_>,
-    records: &[Record],
-    cut_offs: Vec<CutOff>,
-    t_us: i64,
-) -> Result<Facts, StoreError> {
+/// Grants that must not be over.
+pub(super) fn grants(records: &[Record]) -> Vec<&str> {
+    let live = conditions(records).filter_map(|condition| match condition {
+        Condition::GrantLive(grant) => Some(grant.as_str()),
+        _ => None,
+    });
+    list(live.collect())
+}
+
+/// Grants whose code must not be used.
+pub(super) fn codes(records: &[Record]) -> Vec<&str> {
+    let unused = conditions(records).filter_map(|condition| match condition {
+        Condition::CodeUnused(grant) => Some(grant.as_str()),
+        _ => None,
+    });
+    list(unused.collect())
+}
+
+fn conditions(records: &[Record]) -> impl Iterator<Item = &Condition> {
+    records.iter().flat_map(|record| &record.conditions)
+}
+
+async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts, StoreError> {
     let mut facts = Facts { t_us, ..Facts::default() };
-    facts.know(cut_offs);
-    let (mut grants, mut codes, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut requests = BTreeSet::new();
-    for condition in records.iter().flat_map(|record| &record.conditions) {
+    let (mut keys, mut requests) = (BTreeSet::new(), BTreeSet::new());
+    for condition in conditions(records) {
         match condition {
-            Condition::GrantLive(grant) => {
-                grants.insert(grant.as_str());
-            }
-            Condition::CodeUnused(grant) => {
-                codes.insert(grant.as_str());
-            }
             Condition::KeyFree(Tag(tag)) => {
                 keys.insert(&**tag);
             }
             Condition::Waiting(grant) | Condition::Approved(grant) => {
                 requests.insert(grant.as_str());
             }
-            // whose cut-offs are known already
-            Condition::NotHeld(_) | Condition::ClientActive(_) | Condition::TargetsBelow { .. } => {}
+            // asked already, with the lock
+            Condition::GrantLive(_)
+            | Condition::CodeUnused(_)
+            | Condition::NotHeld(_)
+            | Condition::ClientActive(_)
+            | Condition::TargetsBelow { .. } => {}
         }
-    }
-    if !grants.is_empty() || !codes.is_empty() {
-        let (alive, open) = tx.alive_and_open(&list(grants), &list(codes), t_us).await?;
-        facts.grants.extend(alive);
-        facts.open_codes.extend(open);
     }
     if !keys.is_empty() {
         facts.taken_keys.extend(tx.taken_keys(&list(keys), t_us).await?);
@@ -147,10 +162,6 @@ fn named(beginning: &Beginning) -> impl Iterator<Item = (CutOffKind, &str)> {
 }
 
 impl Facts {
-    fn know(&mut self, cut_offs: Vec<CutOff>) {
-        self.cut_offs.extend(cut_offs.into_iter().map(|c| ((c.kind, c.target.clone()), c)));
-    }
-
     fn rule(&self, record: &Record) -> Ruling {
         let mut not_yet = None;
         for condition in &record.conditions {

@@ -2,6 +2,8 @@
 //!
 //! Only the lock differs, and the bulk inserts, which stand in `insert`.
 
+use std::sync::LazyLock;
+
 use futures_util::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::{
@@ -10,7 +12,7 @@ use sqlx::{
 };
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use super::stop::{CutOff, CutOffRow};
+use super::stop::{COVERS, CutOff, CutOffRow};
 use super::{BUCKET_BITS, Db, List, StoreError, json};
 use crate::server::log::body::Encoded;
 
@@ -20,13 +22,29 @@ pub const EPOCH_SPAN: i64 = 1 << 40;
 /// Serialises appends of all replicas; released by commit, rollback or the end of the session.
 const POSTGRES_BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(7594319276342)";
 
-/// SQLite: the lock and all that a batch of mints asks under it, in one text: each statement by itself is a way to
+/// SQLite: the lock and all that a batch of mints or redeems asks under it, in one text: each statement by itself is a way to
 /// SQLite's thread and back, and five of them took longer than their work.
-const SQLITE_BEGIN: &str = "BEGIN IMMEDIATE;
+const SQLITE_ASK: &str = "BEGIN IMMEDIATE;
     SELECT h.size, h.root, h.frontier, h.t_us, (SELECT root FROM audit_head WHERE size = $1), NULL
     FROM (SELECT 1) LEFT JOIN (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h;
     SELECT id FROM client WHERE disabled_at_us IS NULL AND id IN (SELECT value FROM json_each($2));
     SELECT kind, target, until_iat, hold_until_us FROM cutoff WHERE target IN (SELECT value FROM json_each($3))";
+
+static SQLITE_BEGIN: LazyLock<String> = LazyLock::new(|| {
+    let list = |parameter| List { sqlite: true, parameter, cast: "text" };
+    format!("{SQLITE_ASK}; {}", standing_sql(&list(4), &list(5)))
+});
+
+/// Those of `grants` that exist and are neither revoked in their row nor covered by a cut-off that nobody has written
+/// into it yet; and those of `codes` (by their grants) that were not used. Whether their end has come is not asked: the
+/// record's time is not known yet.
+fn standing_sql(grants: &List, codes: &List) -> String {
+    format!(
+        "SELECT 0, id, exp_us FROM actor_grant WHERE revoked_at_us IS NULL AND id {grants} \
+         AND NOT EXISTS (SELECT 1 FROM cutoff c WHERE {COVERS}) \
+         UNION ALL SELECT 1, grant_id, exp_us FROM handoff_code WHERE used_idx IS NULL AND grant_id {codes}"
+    )
+}
 
 /// The newest head as stored.
 #[derive(Debug, Clone)]
@@ -75,6 +93,10 @@ pub struct Opening<'b> {
     pub clients: Vec<&'b str>,
     /// Whatever a cut-off or hold could name.
     pub targets: Vec<&'b str>,
+    /// Grants that must not be over.
+    pub grants: Vec<&'b str>,
+    /// Grants whose handoff code must not be used.
+    pub codes: Vec<&'b str>,
 }
 
 /// What it is answered, under the log's lock.
@@ -86,6 +108,38 @@ pub struct Opened {
     pub active_clients: Vec<String>,
     /// The cut-offs of the targets, of every kind.
     pub cut_offs: Vec<CutOff>,
+    /// What is not over, as far as anything but its end tells.
+    pub standing: Vec<Standing>,
+}
+
+/// A grant or a handoff code that was neither ended nor used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it is the grant or its code.
+    pub kind: StandingKind,
+    /// The grant.
+    pub grant: String,
+    /// Its end, microseconds.
+    pub exp_us: i64,
+}
+
+/// What stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandingKind {
+    /// A grant.
+    Grant,
+    /// A code.
+    Code,
+}
+
+/// 0 or 1, grant, end.
+type StandingRow = (i32, String, i64);
+
+impl From<StandingRow> for Standing {
+    fn from((kind, grant, exp_us): StandingRow) -> Self {
+        let kind = if kind == 0 { StandingKind::Grant } else { StandingKind::Code };
+        Self { kind, grant, exp_us }
+    }
 }
 
 /// Rows of one batch, all positions global.
@@ -217,9 +271,10 @@ impl Writer {
                 let mut tx = conn.begin_with(POSTGRES_BEGIN).await?;
                 let last = last_head(&mut tx, opening.floor).await?;
                 let active_clients = active_clients(&mut tx, &opening.clients).await?;
+                let standing = standing(&mut tx, &opening.grants, &opening.codes).await?;
                 let mut tx = Tx::Postgres(tx);
                 let cut_offs = tx.cut_offs(&opening.targets).await?;
-                Ok((tx, Opened { last, active_clients, cut_offs }))
+                Ok((tx, Opened { last, active_clients, cut_offs, standing }))
             }
         }
     }
@@ -301,7 +356,7 @@ impl Tx<'_> {
         })?)
     }
 
-    pub(super) const fn in_text_list(&self, parameter: u8) -> List {
+    const fn in_text_list(&self, parameter: u8) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast: "text" }
     }
 
@@ -339,23 +394,26 @@ impl Tx<'_> {
 }
 
 async fn open_sqlite(conn: &mut SqliteConnection, opening: &Opening<'_>) -> Result<Opened, StoreError> {
-    let query = sqlx::query(SQLITE_BEGIN)
+    let query = sqlx::query(AssertSqlSafe(SQLITE_BEGIN.as_str()))
         .bind(opening.floor)
         .bind(json(&opening.clients))
-        .bind(json(&opening.targets));
+        .bind(json(&opening.targets))
+        .bind(json(&opening.grants))
+        .bind(json(&opening.codes));
     let mut answers = conn.fetch_many(query);
     let (mut statement, mut last) = (0, None);
-    let (mut active_clients, mut cut_offs) = (Vec::new(), Vec::new());
+    let (mut active_clients, mut cut_offs, mut standing) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(answer) = answers.try_next().await? {
         match (answer, statement) {
             (Either::Left(_), _) => statement += 1,
             (Either::Right(row), 1) => last = Some(HeadRow::from_row(&row)?.into()),
             (Either::Right(row), 2) => active_clients.push(row.try_get(0)?),
-            (Either::Right(row), _) => cut_offs.push(CutOffRow::from_row(&row)?.try_into()?),
+            (Either::Right(row), 3) => cut_offs.push(CutOffRow::from_row(&row)?.try_into()?),
+            (Either::Right(row), _) => standing.push(StandingRow::from_row(&row)?.into()),
         }
     }
     let last = last.ok_or(StoreError::Corrupt("the log's head"))?;
-    Ok(Opened { last, active_clients, cut_offs })
+    Ok(Opened { last, active_clients, cut_offs, standing })
 }
 
 /// The newest head, what stands at the head of global size `floor`, and the server's clock: one round trip, as
@@ -381,4 +439,18 @@ async fn active_clients(conn: &mut PgConnection, clients: &[&str]) -> Result<Vec
     let list = List { sqlite: false, parameter: 1, cast: "text" };
     let sql = format!("SELECT id FROM client WHERE disabled_at_us IS NULL AND id {list}");
     Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(json(&clients)).fetch_all(conn).await?)
+}
+
+async fn standing(
+    conn: &mut PgConnection,
+    grants: &[&str],
+    codes: &[&str],
+) -> Result<Vec<Standing>, StoreError> {
+    if grants.is_empty() && codes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = |parameter| List { sqlite: false, parameter, cast: "text" };
+    let query = sqlx::query_as(AssertSqlSafe(standing_sql(&list(1), &list(2))));
+    let rows: Vec<StandingRow> = query.bind(json(&grants)).bind(json(&codes)).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(Standing::from).collect())
 }

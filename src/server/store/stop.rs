@@ -216,37 +216,6 @@ impl Tx<'_> {
         }
     }
 
-    /// Those of `grants` that exist, end after `t_us` and are neither revoked in their row nor covered by a cut-off
-    /// that nobody has written into it yet; and those of `codes` (by their grants) that were not used and can be.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn alive_and_open(
-        &mut self,
-        grants: &[&str],
-        codes: &[&str],
-        t_us: i64,
-    ) -> Result<(Vec<String>, Vec<String>), StoreError> {
-        let (grants_in, codes_in) = (self.in_text_list(1), self.in_text_list(2));
-        let sql = format!(
-            "SELECT 0, id FROM actor_grant WHERE exp_us > $3 AND revoked_at_us IS NULL AND id {grants_in} \
-             AND NOT EXISTS (SELECT 1 FROM cutoff c WHERE {COVERS}) \
-             UNION ALL SELECT 1, grant_id FROM handoff_code \
-             WHERE used_idx IS NULL AND exp_us > $3 AND grant_id {codes_in}"
-        );
-        let rows: Vec<(i32, String)> = on_tx!(self, (conn) => {
-            sqlx::query_as(AssertSqlSafe(sql))
-                .bind(json(&grants))
-                .bind(json(&codes))
-                .bind(t_us)
-                .fetch_all(conn)
-                .await
-        })?;
-        let (alive, open): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(kind, _)| *kind == 0);
-        let ids = |rows: Vec<(i32, String)>| rows.into_iter().map(|(_, id)| id).collect();
-        Ok((ids(alive), ids(open)))
-    }
-
     /// The cut-offs of `targets`, of every kind.
     ///
     /// # Errors
