@@ -27,9 +27,9 @@ use serde_json::Value;
 use figures::{Asked, figure};
 use load::{Load, Until, load, post};
 
-/// Each is measured under both loads and counts with the better: more connections make our batches larger, and are of
-/// no use to who answers one after the other.
-const CONNECTIONS: [usize; 2] = [64, 256];
+/// Each is measured under all of these loads and counts with the best: more connections make our batches larger, and are
+/// of no use to who answers one after the other.
+const CONNECTIONS: [usize; 3] = [64, 256, 512];
 const SECONDS: Until = Until::Seconds(5);
 
 /// A peer that runs, ended with this value.
