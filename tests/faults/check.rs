@@ -163,7 +163,8 @@ async fn replay(site: &mut Site, found: &mut Found) {
                 found.violations.push(format!("a retry of an answered call got {status}: {body}"));
             }
             (Some((status, body)), _) if status.is_server_error() => {
-                found.violations.push(format!("a retry got {status}: {body}"));
+                let said = site.last_words(0);
+                found.violations.push(format!("a retry got {status}: {body} {said}"));
             }
             (None, _) => found.violations.push("a retry was not answered".into()),
             (Some(_), _) => {}

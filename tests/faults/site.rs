@@ -41,7 +41,7 @@ pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 pub enum Place {
     /// A SQLite file, one process.
     Sqlite,
-    /// A SQLite file on a tmpfs of 24 MiB.
+    /// A SQLite file on a tmpfs of 64 MiB: its WAL alone grows to 16.
     SmallDisk,
     /// PostgreSQL, so many processes.
     Postgres(usize),
@@ -148,7 +148,7 @@ impl Site {
             Place::SmallDisk => {
                 fs::create_dir(&data).expect("a directory");
                 run(Command::new("mount")
-                    .args(["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs"])
+                    .args(["-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs"])
                     .arg(&data));
                 mounted = Some(data.clone());
             }
