@@ -24,7 +24,7 @@ pub trait Entropy: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 
-/// Ids are short, and the generator reseeds itself for each draw: theirs come from a supply that is drawn at once. Keys
+/// Ids and salts are short, and the generator reseeds itself for each draw: they come from a supply drawn at once. Keys
 /// and secrets are longer than this and are drawn for themselves.
 const SHORT: usize = 16;
 

@@ -243,13 +243,10 @@ struct Disclosures(Vec<(&'static str, String, String)>);
 impl Disclosures {
     fn of(personal: &Personal, entropy: &dyn Entropy) -> Self {
         let mut out = Vec::new();
-        // drawn at once: each draw is a way to the kernel
-        let mut salts = [[0u8; 16]; 5];
-        entropy.fill(salts.as_flattened_mut());
-        let mut salts = salts.iter();
         let mut add = |name: &'static str, value: Value| {
-            let salt = salts.next().expect("a salt for each of the five");
-            let text = disclosure(salt, name, &value);
+            let mut salt = [0u8; 16];
+            entropy.fill(&mut salt);
+            let text = disclosure(&salt, name, &value);
             let digest = disclosure_digest(&text);
             out.push((name, text, digest));
         };
