@@ -5,6 +5,8 @@
 
 #![expect(clippy::cast_precision_loss, reason = "rates are shown to three digits")]
 
+#[path = "shared/allocator.rs"]
+mod allocator;
 #[path = "shared/figures.rs"]
 mod figures;
 #[path = "../tests/support/pg.rs"]

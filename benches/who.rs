@@ -7,6 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people, three digits of them")]
 
+#[path = "shared/allocator.rs"]
+mod allocator;
 #[path = "shared/figures.rs"]
 #[expect(dead_code, reason = "shared with the other benches")]
 mod figures;
