@@ -93,7 +93,6 @@ pub async fn edge(
     };
     let response = finish(&service, answered, &arrival, accept.as_ref());
     let route = response.request().match_pattern().unwrap_or_else(|| "-".into());
-    span.record("route", &route);
     observe(
         &service,
         &span,
@@ -133,8 +132,8 @@ fn begin(
         Some(parent) => parent.child(&*service.entropy),
         None => TraceContext::root(&*service.entropy),
     });
-    span.record("trace_id", tracing::field::display(ours.trace()));
-    span.record("span_id", tracing::field::display(ours.span()));
+    // together: a layer that writes JSON reads and writes all of a span's fields for each record
+    tracing::record_all!(span, trace_id = %ours.trace(), span_id = %ours.span());
     (span, ours)
 }
 
@@ -276,7 +275,7 @@ fn observe(
     status: StatusCode,
     took: Duration,
 ) {
-    span.record("status", status.as_u16());
+    tracing::record_all!(span, route = route, status = status.as_u16());
     service.metrics.request(method.as_str(), route, status.as_u16(), took);
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     span.in_scope(|| {
