@@ -18,7 +18,7 @@ mod site;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -301,14 +301,17 @@ async fn redeeming(site: Site) {
         .await;
         begun.elapsed()
     };
-    mint(warm).await;
-    let minting = mint(each).await;
     let redeem = async |each| {
-        let mut codes: Vec<Value> = Vec::new();
-        for _ in 0..callers * each {
-            codes.push(json!({ "code": text(&api.mint(&by_code()).await.ok(), "code") }));
-        }
-        let codes = Arc::new(codes);
+        let codes = Arc::new(Mutex::new(Vec::<Value>::new()));
+        run(callers, each, |_| {
+            let (api, codes, body) = (api.clone(), Arc::clone(&codes), by_code());
+            async move {
+                let minted = api.mint(&body).await.ok();
+                codes.lock().expect("no poison").push(json!({ "code": text(&minted, "code") }));
+            }
+        })
+        .await;
+        let codes = Arc::new(std::mem::take(&mut *codes.lock().expect("no poison")));
         let begun = Instant::now();
         run(callers, each, |i| {
             let (api, codes) = (api.clone(), Arc::clone(&codes));
@@ -319,10 +322,15 @@ async fn redeeming(site: Site) {
         .await;
         begun.elapsed()
     };
+    mint(warm).await;
     redeem(warm).await;
-    let redeeming = redeem(each).await;
-    let ratio = minting.as_secs_f64() / redeeming.as_secs_f64();
-    figure("redeem over mint", ratio, "x", Asked::AtLeast(0.8));
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        ratios.push(mint(each).await.as_secs_f64() / redeem(each).await.as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("redeem over mint, five rounds: {ratios:.3?}");
+    figure("redeem over mint (median of 5)", ratios[2], "x", Asked::AtLeast(0.8));
     replica.stop().await;
 }
 

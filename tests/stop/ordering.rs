@@ -396,3 +396,35 @@ both! {
         assert!(state.is_stale(), "a clock that was set back");
     }
 }
+
+both! {
+    async fn an_append_asks_the_database_whatever_the_one_before_it_knew(bench) {
+        // on SQLite an append assumes, and checks as it inserts: a log that only remembered would let all of these stand
+        let log = bench.log().await;
+        log.record(Record::of(Event::new(EventType::Explain))).await.unwrap();
+        let with_key = |record: Record| {
+            let grant = row(&record).clone();
+            let mut record = record;
+            record.conditions.push(Condition::KeyFree(tag("key")));
+            let (key, body) = (tag("key"), tag("body"));
+            record.effects.push(Effect::InsertKey(KeyRow { key, body, grant: grant.id, exp: grant.exp }));
+            record
+        };
+        let first = log.record(with_key(mint(&bench, "admin_7", "user_1"))).await.unwrap();
+        assert_eq!(first.failed, None);
+        let second = log.record(with_key(mint(&bench, "admin_7", "user_1"))).await.unwrap();
+        assert_eq!(second.failed, Some(Condition::KeyFree(tag("key"))));
+
+        let mut stranger = mint(&bench, "admin_7", "user_1");
+        let gone = Condition::ClientActive("client_gone".parse().unwrap());
+        stranger.conditions.push(gone.clone());
+        assert_eq!(log.record(stranger).await.unwrap().failed, Some(gone));
+
+        let mut unused = mint(&bench, "admin_7", "user_1");
+        let no_code = Condition::CodeUnused(row(&unused).id.clone());
+        unused.conditions.push(no_code.clone());
+        assert_eq!(log.record(unused).await.unwrap().failed, Some(no_code));
+        assert_eq!(log.record(mint(&bench, "admin_7", "user_1")).await.unwrap().failed, None);
+        log.close().await;
+    }
+}

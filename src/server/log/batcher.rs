@@ -10,21 +10,22 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::body::{BodyError, ClockFlag, Draft, Encoded};
-use super::changes;
+use super::body::{BodyError, Draft};
 use super::checkpoint::CheckpointSigner;
-use super::clock_guard::{ClockGuard, Verdict, micros};
+use super::clock_guard::{ClockGuard, micros};
 use super::conditions;
 use super::halt;
 use super::head::{Head, locate, position};
+use super::plan::{self, Given, Outcome, Planned};
 use super::proof;
-use super::record::{Condition, Decision, Effect, Event, EventType, GrantRow, Record};
+use super::record::{Condition, Event, EventType, Record};
 use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
 use super::waiting::{Place, Waiting};
 use super::{Fatal, LogError, LogOptions, Recorded, Stats};
-use crate::server::store::append::{Batch, Opened, Opening, StoredGrant, StoredHead, Writer};
+use crate::server::store::append::{Opened, Opening, Writer};
+use crate::server::store::assume::Assumption;
 use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError};
 use crate::token::{Clock, Entropy};
@@ -36,8 +37,6 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(12);
 const HOLD: Duration = Duration::from_millis(10);
 /// How often an idle log looks at its clocks.
 const TICK: Duration = Duration::from_secs(5);
-/// How far a token's `iat` may lie from the time of its entry, microseconds.
-pub(super) const IAT_TOLERANCE_US: i64 = 30_000_000;
 
 /// A record and whoever waits for it.
 #[derive(Debug)]
@@ -118,15 +117,6 @@ impl From<StoreError> for Failure {
             other => Self::Store(other),
         }
     }
-}
-
-/// What becomes of a batch's records, in their order, and the rows of those that stand.
-#[derive(Default)]
-struct Plan<'r> {
-    /// The condition that turned a record into its denial, or why it is not recorded at all.
-    outcomes: Vec<Result<Option<Condition>, LogError>>,
-    entries: Vec<Encoded>,
-    effects: Vec<&'r [Effect]>,
 }
 
 pub(super) struct Batcher {
@@ -265,11 +255,10 @@ impl Batcher {
     async fn append(
         &mut self,
         records: &[Record],
-        drafts: Vec<Draft>,
+        mut drafts: Vec<Draft>,
         surgeries: &[Surgery],
     ) -> Result<Vec<Result<Placed, LogError>>, Failure> {
         let room = self.space.has_room(&self.db, &*self.clock).await;
-        let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
         let opening = Opening {
             floor: self.floor.end(),
             clients: conditions::clients(records),
@@ -277,6 +266,13 @@ impl Batcher {
             grants: standing::grants(records),
             codes: standing::codes(records),
         };
+        if surgeries.is_empty() && self.knows_the_head() && standing::is_foreseeable(records) {
+            if let Some(answers) = self.append_assuming(records, drafts, room, &opening).await? {
+                return Ok(answers);
+            }
+            drafts = drafts_of(records, &*self.entropy)?;
+        }
+        let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
         let (mut tx, Opened { last, active_clients, cut_offs, standing }) =
             self.writer.begin(&opening).await?;
         let head = match last.head {
@@ -290,66 +286,87 @@ impl Batcher {
         check_floor(&self.floor, &head, last.root_at_floor.as_deref())?;
         let database_us = last.database_us.filter(|_| self.options.compare_database_clock);
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
-        let (Verdict::Good(t_us) | Verdict::Bad(t_us, _)) = verdict;
         let failed = conditions::failed(&mut tx, records, &active_clients, hour_ago, head.end()).await?;
-        let rulings = standing::judge(&mut tx, records, cut_offs, standing, t_us).await?;
-        let mut plan = Plan::default();
-        for ((record, draft), (failed, ruling)) in
-            records.iter().zip(drafts).zip(failed.into_iter().zip(rulings))
-        {
-            let outcome = ruling.after(failed).and_then(|failed| {
-                let planned = plan_one(record, draft, failed.as_ref(), verdict, room, &*self.entropy)?;
-                Ok((failed, planned))
-            });
-            plan.outcomes.push(outcome.map(|(failed, (encoded, effects))| {
-                plan.entries.push(encoded);
-                plan.effects.push(effects);
-                failed
-            }));
-        }
-
-        let mut frontier = head.frontier.clone();
-        let leaves = plan.entries.iter().map(|encoded| encoded.leaf);
-        let mut subtrees = Vec::new();
-        let nodes = BatchNodes::append(&mut frontier, leaves, |height, n, hash| {
-            if height > 0 && height % 8 == 0 {
-                let level = i64::from(height / 8);
-                subtrees.push((level, (position(head.epoch, 0) >> height) + n.cast_signed(), hash));
-            }
-        });
-        if frontier.size() == head.size() {
+        let rulings = standing::judge(&mut tx, records, cut_offs, standing, verdict.t_us()).await?;
+        let given = Given { head, verdict, room, replica: &self.options.replica };
+        let planned = given.plan(records, drafts, failed, rulings, &*self.entropy);
+        if planned.is_nothing() {
             tx.rollback().await?;
-            return Ok(plan.outcomes.into_iter().map(|outcome| Err(refusal(outcome))).collect());
+            return Ok(planned.outcomes.into_iter().map(|outcome| Err(plan::refusal(outcome))).collect());
         }
         for surgery in surgeries {
             tx.operate(surgery).await?;
         }
-        let made = Head { epoch: head.epoch, root: frontier.root(), frontier, t_us: Some(t_us) };
-        let changes = changes::of((head.end()..).zip(plan.effects.iter().copied()), t_us);
-        let outcomes = std::mem::take(&mut plan.outcomes);
-        if !self.options.commit_delay.is_zero() {
-            tokio::time::sleep(self.options.commit_delay).await;
-        }
-        let batch = rows(plan, &head, &made, subtrees, &self.options.replica);
+        delay(self.options.commit_delay).await;
+        let (Planned { outcomes, made, nodes, batch, changes }, Given { head, .. }) = (planned, given);
         let matched = if changes.are_rows() {
             tx.insert_and_commit(batch, &changes).await?;
             HashMap::new()
         } else {
             tx.insert(batch, &changes).await?;
-            let matched = tx.change(&changes, t_us).await?;
+            let matched = tx.change(&changes, verdict.t_us()).await?;
             tx.commit().await?;
             matched
         };
+        Ok(self.appended(outcomes, &head, made, nodes, &matched))
+    }
 
+    /// Whether the newest head can be assumed to be the one this process wrote last, and checked to be.
+    fn knows_the_head(&self) -> bool {
+        self.writer.assumes() && !self.begins_epoch && self.floor.size() > 0
+    }
+
+    /// Appends what is likely to stand as if it stood, which the append itself checks; `None`, when something is not as
+    /// assumed and nothing was done.
+    async fn append_assuming(
+        &mut self,
+        records: &[Record],
+        drafts: Vec<Draft>,
+        room: bool,
+        opening: &Opening<'_>,
+    ) -> Result<Option<Vec<Result<Placed, LogError>>>, Failure> {
+        let head = self.floor.clone();
+        let verdict = self.guard.judge(&*self.clock, head.t_us, None);
+        let assumption = Assumption {
+            head: head.stored(),
+            opening,
+            keys: standing::keys(records),
+            since: standing::since(records),
+            t_us: verdict.t_us(),
+        };
+        let failed = vec![None; records.len()];
+        let rulings = standing::foresee(records, verdict.t_us());
+        let given = Given { head, verdict, room, replica: &self.options.replica };
+        let planned = given.plan(records, drafts, failed, rulings, &*self.entropy);
+        if planned.is_nothing() || !planned.changes.are_rows() {
+            return Ok(None);
+        }
+        delay(self.options.commit_delay).await;
+        let (Planned { outcomes, made, nodes, batch, changes }, Given { head, .. }) = (planned, given);
+        if !self.writer.insert_if(&assumption, batch, &changes).await? {
+            return Ok(None);
+        }
+        Ok(Some(self.appended(outcomes, &head, made, nodes, &HashMap::new())))
+    }
+
+    /// Takes note of a batch that is durable, and answers it.
+    fn appended(
+        &mut self,
+        outcomes: Vec<Outcome>,
+        head: &Head,
+        made: Head,
+        nodes: BatchNodes,
+        matched: &HashMap<i64, u64>,
+    ) -> Vec<Result<Placed, LogError>> {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(made.size() - head.size(), Ordering::Relaxed);
         let checkpoint: Arc<str> = self.signer.sign(made.size(), made.root).into();
         let sealed = Sealed { epoch: made.epoch, nodes, checkpoint: Arc::clone(&checkpoint) };
-        let answers = answers(outcomes, &head, &made, &matched, &Arc::new(sealed));
+        let answers = answers(outcomes, head, &made, matched, &Arc::new(sealed));
         self.begins_epoch = false;
         self.floor = made.clone();
         self.published.send_replace(Published { head: made, checkpoint });
-        Ok(answers)
+        answers
     }
 
     /// Whether no replica has written anything for the length of a heartbeat.
@@ -363,6 +380,22 @@ impl Batcher {
             Err(_) => false,
         }
     }
+}
+
+/// What tests and benches put before each commit.
+async fn delay(by: Duration) {
+    if !by.is_zero() {
+        tokio::time::sleep(by).await;
+    }
+}
+
+fn drafts_of(records: &[Record], entropy: &dyn Entropy) -> Result<Vec<Draft>, Failure> {
+    records
+        .iter()
+        .map(|record| Draft::of(&record.event, None, entropy))
+        .collect::<Result<_, _>>()
+        // they were written down before
+        .map_err(|_| Failure::Store(StoreError::Corrupt("a record")))
 }
 
 fn heartbeat(entropy: &dyn Entropy) -> Result<Queued, BodyError> {
@@ -386,96 +419,9 @@ fn check_floor(floor: &Head, head: &Head, root_at_floor: Option<&[u8]>) -> Resul
     }
 }
 
-/// Decides what becomes of one record; whatever is wrong with it stays with it.
-fn plan_one<'r>(
-    record: &'r Record,
-    draft: Draft,
-    failed: Option<&Condition>,
-    verdict: Verdict,
-    room: bool,
-    entropy: &dyn Entropy,
-) -> Result<(Encoded, &'r [Effect]), LogError> {
-    if !room && !record.may_use_reserve {
-        return Err(LogError::Full);
-    }
-    let (t_us, flag) = match verdict {
-        Verdict::Good(t_us) => (t_us, None),
-        Verdict::Bad(t_us, flag) if record.may_use_reserve => (t_us, Some(flag)),
-        Verdict::Bad(_, ClockFlag::Behind) => return Err(LogError::ClockBehind),
-        Verdict::Bad(_, ClockFlag::Jumped) => return Err(LogError::ClockJumped),
-    };
-    if let Some(condition) = failed {
-        let denied = record.event.clone().denied(condition.rule());
-        return Ok((Draft::of(&denied, flag, entropy)?.at(t_us), &[]));
-    }
-    let event = &record.event;
-    let released = matches!(event.typ, EventType::Issue | EventType::Redeem)
-        && event.decision == Some(Decision::Granted);
-    let iat_us = event.iat.filter(|_| released && event.signed_sha256.is_some()).map(micros);
-    if iat_us.is_some_and(|iat| iat.abs_diff(t_us) > IAT_TOLERANCE_US.unsigned_abs()) {
-        return Err(LogError::ClockJumped);
-    }
-    let draft = if flag.is_some() { Draft::of(event, flag, entropy)? } else { draft };
-    Ok((draft.at(t_us), &record.effects))
-}
-
-fn refusal(outcome: Result<Option<Condition>, LogError>) -> LogError {
-    match outcome {
-        Err(error) => error,
-        // unreachable in practice: nothing was appended, so nothing was planned
-        Ok(_) => LogError::Unrecordable(BodyError::Profile),
-    }
-}
-
-fn rows<'b>(
-    plan: Plan<'_>,
-    head: &Head,
-    made: &Head,
-    subtrees: Vec<(i64, i64, [u8; 32])>,
-    replica: &'b str,
-) -> Batch<'b> {
-    let effects = (head.end()..).zip(&plan.effects);
-    let grants = effects.flat_map(|(idx, effects)| {
-        effects.iter().filter_map(move |effect| match effect {
-            Effect::InsertGrant(grant) => Some(stored_grant(idx, grant)),
-            _ => None,
-        })
-    });
-    Batch {
-        prev: head.end(),
-        head: StoredHead {
-            size: made.end(),
-            root: made.root.to_vec(),
-            frontier: made.frontier.nodes().concat(),
-            t_us: made.t_us.unwrap_or_default(),
-        },
-        replica,
-        grants: grants.collect(),
-        entries: plan.entries,
-        subtrees,
-    }
-}
-
-fn stored_grant(idx: i64, grant: &GrantRow) -> StoredGrant {
-    StoredGrant {
-        idx,
-        id: grant.id.as_str().to_owned(),
-        jti: grant.jti.as_str().to_owned(),
-        client: grant.client.as_str().to_owned(),
-        kid: grant.kid.as_str().to_owned(),
-        aud: serde_json::to_string(&grant.aud).unwrap_or_else(|_| "[]".into()),
-        scope: grant.scope.to_string(),
-        assurance: grant.assurance.as_str(),
-        iat_us: micros(grant.iat),
-        exp_us: micros(grant.exp),
-        created_at_us: micros(grant.created_at),
-        parent: grant.parent.as_ref().map(|id| id.as_str().to_owned()),
-    }
-}
-
 /// What everyone in the batch is told, now that it is durable.
 fn answers(
-    outcomes: Vec<Result<Option<Condition>, LogError>>,
+    outcomes: Vec<Outcome>,
     head: &Head,
     made: &Head,
     matched: &HashMap<i64, u64>,

@@ -26,6 +26,14 @@ pub enum Verdict {
     Bad(i64, ClockFlag),
 }
 
+impl Verdict {
+    /// The time of whatever is recorded, microseconds.
+    pub const fn t_us(self) -> i64 {
+        let (Self::Good(t_us) | Self::Bad(t_us, _)) = self;
+        t_us
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     wall_us: i64,

@@ -43,6 +43,17 @@ impl Head {
         Ok(Self { epoch, frontier, root, t_us: Some(stored.t_us) })
     }
 
+    /// How it is stored. One of an empty epoch never is.
+    #[must_use]
+    pub fn stored(&self) -> StoredHead {
+        StoredHead {
+            size: self.end(),
+            root: self.root.to_vec(),
+            frontier: self.frontier.nodes().concat(),
+            t_us: self.t_us.unwrap_or_default(),
+        }
+    }
+
     /// Entries in this epoch's tree.
     #[must_use]
     pub const fn size(&self) -> u64 {

@@ -17,6 +17,7 @@ mod halt;
 
 pub mod head;
 pub mod note;
+mod plan;
 pub mod proof;
 pub mod read;
 pub mod record;

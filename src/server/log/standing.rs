@@ -72,16 +72,46 @@ pub(super) async fn judge(
             StandingKind::Code => facts.open_codes.insert(grant),
         };
     }
-    Ok(records
-        .iter()
-        .map(|record| {
-            let ruling = facts.rule(record);
-            if ruling == Ruling::Stands {
-                facts.take(record);
-            }
-            ruling
-        })
-        .collect())
+    Ok(facts.rule_all(records))
+}
+
+/// Whether the rulings on a batch can be foreseen: its conditions are of the kinds that nearly always hold, and that a
+/// single statement can check.
+pub(super) fn is_foreseeable(records: &[Record]) -> bool {
+    conditions(records).all(|condition| match condition {
+        Condition::ClientActive(_)
+        | Condition::GrantLive(_)
+        | Condition::NotHeld(_)
+        | Condition::CodeUnused(_)
+        | Condition::KeyFree(_) => true,
+        Condition::TargetsBelow { .. } | Condition::Waiting(_) | Condition::Approved(_) => false,
+    })
+}
+
+/// The rulings on a batch if whatever it names stands, and no cut-off or hold meets it.
+pub(super) fn foresee(records: &[Record], t_us: i64) -> Vec<Ruling> {
+    let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    let facts =
+        Facts { t_us, grants: named(grants(records)), open_codes: named(codes(records)), ..Facts::default() };
+    facts.rule_all(records)
+}
+
+/// Idempotency keys that must be free.
+pub(super) fn keys(records: &[Record]) -> Vec<&str> {
+    let free = conditions(records).filter_map(|condition| match condition {
+        Condition::KeyFree(Tag(tag)) => Some(&**tag),
+        _ => None,
+    });
+    list(free.collect())
+}
+
+/// The earliest `iat`, seconds, of what must not be held: no cut-off before it meets any.
+pub(super) fn since(records: &[Record]) -> i64 {
+    let issued = conditions(records).filter_map(|condition| match condition {
+        Condition::NotHeld(beginning) => Some(beginning.iat.timestamp()),
+        _ => None,
+    });
+    issued.min().unwrap_or(i64::MAX)
 }
 
 /// Whatever a cut-off or hold could name to meet what is to be recorded.
@@ -118,17 +148,15 @@ fn conditions(records: &[Record]) -> impl Iterator<Item = &Condition> {
 
 async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts, StoreError> {
     let mut facts = Facts { t_us, ..Facts::default() };
-    let (mut keys, mut requests) = (BTreeSet::new(), BTreeSet::new());
+    let (keys, mut requests) = (keys(records), BTreeSet::new());
     for condition in conditions(records) {
         match condition {
-            Condition::KeyFree(Tag(tag)) => {
-                keys.insert(&**tag);
-            }
             Condition::Waiting(grant) | Condition::Approved(grant) => {
                 requests.insert(grant.as_str());
             }
             // asked already, with the lock
-            Condition::GrantLive(_)
+            Condition::KeyFree(_)
+            | Condition::GrantLive(_)
             | Condition::CodeUnused(_)
             | Condition::NotHeld(_)
             | Condition::ClientActive(_)
@@ -136,7 +164,7 @@ async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts,
         }
     }
     if !keys.is_empty() {
-        facts.taken_keys.extend(tx.taken_keys(&list(keys), t_us).await?);
+        facts.taken_keys.extend(tx.taken_keys(&keys, t_us).await?);
     }
     if !requests.is_empty() {
         for (grant, state) in tx.approval_states(&list(requests)).await? {
@@ -162,6 +190,20 @@ fn named(beginning: &Beginning) -> impl Iterator<Item = (CutOffKind, &str)> {
 }
 
 impl Facts {
+    /// Of several uses of one code or key the first wins.
+    fn rule_all(mut self, records: &[Record]) -> Vec<Ruling> {
+        records
+            .iter()
+            .map(|record| {
+                let ruling = self.rule(record);
+                if ruling == Ruling::Stands {
+                    self.take(record);
+                }
+                ruling
+            })
+            .collect()
+    }
+
     fn rule(&self, record: &Record) -> Ruling {
         let mut not_yet = None;
         for condition in &record.conditions {

@@ -2,6 +2,7 @@
 //!
 //! Only the lock differs, and the bulk inserts, which stand in `insert`.
 
+use std::fmt::Display;
 use std::sync::LazyLock;
 
 use futures_util::TryStreamExt as _;
@@ -38,7 +39,7 @@ static SQLITE_BEGIN: LazyLock<String> = LazyLock::new(|| {
 /// Those of `grants` that exist and are neither revoked in their row nor covered by a cut-off that nobody has written
 /// into it yet; and those of `codes` (by their grants) that were not used. Whether their end has come is not asked: the
 /// record's time is not known yet.
-fn standing_sql(grants: &List, codes: &List) -> String {
+pub(super) fn standing_sql(grants: &impl Display, codes: &impl Display) -> String {
     format!(
         "SELECT 0, id, exp_us FROM actor_grant WHERE revoked_at_us IS NULL AND id {grants} \
          AND NOT EXISTS (SELECT 1 FROM cutoff c WHERE {COVERS}) \

@@ -3,7 +3,7 @@
 use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, SqliteConnection, sqlite::SqliteArguments};
 
 use super::append::{Batch, StoredGrant, StoredHead, StoredPrivate, Tx};
-use super::stop::{Changes, StoredCode, StoredFacts};
+use super::stop::{Changes, StoredCode, StoredFacts, StoredRedeem};
 use super::{StoreError, json};
 use crate::server::log::body::Encoded;
 
@@ -29,7 +29,11 @@ impl Tx<'_> {
     /// A key that exists, or the database could not do it.
     pub async fn insert(&mut self, batch: Batch<'_>, changes: &Changes) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => sqlite(batch, changes).execute(tx).await,
+            Self::Sqlite(tx) => {
+                let mut many = Many::default();
+                many.batch(batch, changes);
+                many.execute(tx).await
+            }
             Self::Postgres(tx) => {
                 postgres(tx, &batch).await?;
                 postgres_changes(tx, changes, batch.head.t_us).await
@@ -43,8 +47,9 @@ impl Tx<'_> {
     /// As those two.
     pub async fn insert_and_commit(mut self, batch: Batch<'_>, changes: &Changes) -> Result<(), StoreError> {
         if let Self::Sqlite(tx) = self {
-            let mut many = sqlite(batch, changes);
-            many.sql.push_str("COMMIT");
+            let mut many = Many::default();
+            many.batch(batch, changes);
+            many.script("COMMIT");
             return many.execute(tx).await;
         }
         self.insert(batch, changes).await?;
@@ -86,8 +91,8 @@ impl Tx<'_> {
 
 /// Several statements of SQLite in one text, which is one way to its thread and back.
 #[derive(Default)]
-struct Many {
-    sql: String,
+pub(super) struct Many {
+    pub sql: String,
     arguments: SqliteArguments,
     refused: Option<sqlx::error::BoxDynError>,
 }
@@ -95,17 +100,13 @@ struct Many {
 impl Many {
     /// Begins a statement that inserts `rows` rows of `columns` values, those whose first is NULL left out.
     fn statement(&mut self, insert: &str, columns: usize, rows: usize) {
-        self.sql.push_str(insert);
-        self.sql.push_str(" SELECT * FROM (VALUES ");
-        let row = format!("({})", vec!["?"; columns].join(","));
-        for n in 0..rows {
-            self.sql.push_str(if n == 0 { "" } else { "," });
-            self.sql.push_str(&row);
+        let values = values(columns, rows);
+        for part in [insert, " SELECT * FROM ", &values, " WHERE column1 IS NOT NULL;\n"] {
+            self.sql.push_str(part);
         }
-        self.sql.push_str(") WHERE column1 IS NOT NULL;\n");
     }
 
-    fn bind<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self, value: T) {
+    pub fn bind<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self, value: T) {
         if let Err(error) = self.arguments.add(value) {
             self.refused = Some(error);
         }
@@ -217,18 +218,36 @@ impl Many {
         }
         self.codes(rows, &changes.codes);
         self.facts(rows, &changes.facts);
-        if !changes.redeemed.is_empty() {
-            let list = json(&changes.redeemed);
-            self.script(&use_codes("json_each(?)"));
-            self.bind(list.clone());
-            self.script(&accept_grants("json_each(?)", "?"));
-            self.bind(t_us);
-            self.bind(t_us);
-            self.bind(list);
-        }
+        self.redeemed(rows, &changes.redeemed, t_us);
     }
 
-    fn script(&mut self, statement: &str) {
+    /// Rows that are not there meet no grant.
+    fn redeemed(&mut self, rows: usize, redeemed: &[StoredRedeem], t_us: i64) {
+        if redeemed.is_empty() {
+            return;
+        }
+        let missing = rows - redeemed.len();
+        self.script(&use_codes(&values(2, rows), ["column1", "column2"]));
+        for row in redeemed {
+            self.bind(row.grant_id.clone());
+            self.bind(row.idx);
+        }
+        self.nulls(2 * missing);
+        let columns = ["column1", "column2", "column3", "column4", "column5"];
+        self.script(&accept_grants(&values(5, rows), "?", columns));
+        self.bind(t_us);
+        self.bind(t_us);
+        for row in redeemed {
+            self.bind(row.grant_id.clone());
+            self.bind(row.kid.clone());
+            self.bind(row.scope.clone());
+            self.bind(row.iat_us);
+            self.bind(row.exp_us);
+        }
+        self.nulls(5 * missing);
+    }
+
+    pub fn script(&mut self, statement: &str) {
         self.sql.push_str(statement);
         self.sql.push_str(";\n");
     }
@@ -263,29 +282,29 @@ impl Many {
         self.nulls(3 * (rows - facts.len()));
     }
 
-    async fn execute(self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    /// A batch's rows, and those of its changes that are rows.
+    pub fn batch(&mut self, batch: Batch<'_>, changes: &Changes) {
+        let Batch { prev, head, replica, mut entries, subtrees, grants } = batch;
+        let t_us = head.t_us;
+        let lengths = [grants.len(), changes.codes.len(), changes.facts.len(), changes.redeemed.len()];
+        let most = lengths.into_iter().fold(entries.len(), usize::max);
+        let rows = if most == 1 { 1 } else { most.next_multiple_of(STEP) };
+        self.subtrees(&subtrees);
+        self.entries(rows, prev, t_us, &mut entries);
+        self.grants(rows, grants);
+        let private = (prev..).zip(entries).filter_map(|(idx, entry)| Some((idx, entry.private?)));
+        self.private(rows, private);
+        self.head(prev, head, replica);
+        self.changes(rows, changes, t_us);
+    }
+
+    pub async fn execute(self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error).into());
         }
         sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).execute(conn).await?;
         Ok(())
     }
-}
-
-fn sqlite(batch: Batch<'_>, changes: &Changes) -> Many {
-    let Batch { prev, head, replica, mut entries, subtrees, grants } = batch;
-    let t_us = head.t_us;
-    let most = entries.len().max(grants.len()).max(changes.codes.len()).max(changes.facts.len());
-    let rows = if most == 1 { 1 } else { most.next_multiple_of(STEP) };
-    let mut many = Many::default();
-    many.subtrees(&subtrees);
-    many.entries(rows, prev, head.t_us, &mut entries);
-    many.grants(rows, grants);
-    let private = (prev..).zip(entries).filter_map(|(idx, entry)| Some((idx, entry.private?)));
-    many.private(rows, private);
-    many.head(prev, head, replica);
-    many.changes(rows, changes, t_us);
-    many
 }
 
 /// `list`: the rows of a JSON array in one column `value`.
@@ -307,22 +326,23 @@ fn insert_keys(list: &str) -> String {
     )
 }
 
-fn use_codes(list: &str) -> String {
-    format!(
-        "UPDATE handoff_code SET used_idx = v.idx \
-         FROM (SELECT value ->> 'grant_id' AS id, CAST(value ->> 'idx' AS BIGINT) AS idx FROM {list}) v \
-         WHERE handoff_code.grant_id = v.id"
-    )
+/// `rows` rows of `columns` parameters.
+fn values(columns: usize, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    format!("(VALUES {})", vec![row; rows].join(","))
 }
 
-/// `at`: the parameter of the time, twice, before the list's.
-fn accept_grants(list: &str, at: &str) -> String {
+/// `list` has the grant and the entry in these columns.
+fn use_codes(list: &str, [id, idx]: [&str; 2]) -> String {
+    format!("UPDATE handoff_code SET used_idx = v.{idx} FROM {list} v WHERE handoff_code.grant_id = v.{id}")
+}
+
+/// `at`: the parameter of the time, twice, before the list's. `list` has the grant, the token's key, scope, `iat` and
+/// `exp` in these columns.
+fn accept_grants(list: &str, at: &str, [id, kid, scope, iat, exp]: [&str; 5]) -> String {
     format!(
-        "UPDATE actor_grant SET accepted_at_us = {at}, updated_at_us = {at}, kid = v.kid, scope = v.scope, \
-         iat_us = v.iat, exp_us = v.exp \
-         FROM (SELECT value ->> 'grant_id' AS id, value ->> 'kid' AS kid, value ->> 'scope' AS scope, \
-         CAST(value ->> 'iat_us' AS BIGINT) AS iat, CAST(value ->> 'exp_us' AS BIGINT) AS exp FROM {list}) v \
-         WHERE actor_grant.id = v.id"
+        "UPDATE actor_grant SET accepted_at_us = {at}, updated_at_us = {at}, kid = v.{kid}, scope = v.{scope}, \
+         iat_us = v.{iat}, exp_us = v.{exp} FROM {list} v WHERE actor_grant.id = v.{id}"
     )
 }
 
@@ -435,9 +455,13 @@ async fn postgres_changes(conn: &mut PgConnection, changes: &Changes, t_us: i64)
             .await?;
     }
     if !changes.redeemed.is_empty() {
+        const ROWS: &str = "(SELECT value ->> 'grant_id' AS id, value ->> 'kid' AS kid, value ->> 'scope' AS scope, \
+             CAST(value ->> 'idx' AS BIGINT) AS idx, CAST(value ->> 'iat_us' AS BIGINT) AS iat, \
+             CAST(value ->> 'exp_us' AS BIGINT) AS exp FROM json_array_elements($1::json))";
         let list = json(&changes.redeemed);
-        sqlx::query(AssertSqlSafe(use_codes(LIST))).bind(&list).execute(&mut *conn).await?;
-        sqlx::query(AssertSqlSafe(accept_grants(LIST, "$2"))).bind(&list).bind(t_us).execute(conn).await?;
+        sqlx::query(AssertSqlSafe(use_codes(ROWS, ["id", "idx"]))).bind(&list).execute(&mut *conn).await?;
+        let sql = accept_grants(ROWS, "$2", ["id", "kid", "scope", "iat", "exp"]);
+        sqlx::query(AssertSqlSafe(sql)).bind(&list).bind(t_us).execute(conn).await?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 pub mod append;
 pub mod approval;
+pub mod assume;
 pub mod cosig;
 pub mod grants;
 mod insert;

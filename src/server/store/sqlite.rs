@@ -65,11 +65,12 @@ impl SqliteDb {
             )
             .await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(4)
+            // more than processors: every redeem waits for a look-up, and a listing may take one for longer
+            .max_connections(8)
             .test_before_acquire(false)
             // rows cross from SQLite's thread in bursts: woken for each, `audit verify` took three times as long
             .connect_with(
-                options.pragma("query_only", "ON").pragma("cache_size", "-4000").row_buffer_size(1024),
+                options.pragma("query_only", "ON").pragma("cache_size", "-2000").row_buffer_size(1024),
             )
             .await?;
         let db = Self { writer, readers, path };
