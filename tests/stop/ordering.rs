@@ -402,9 +402,8 @@ both! {
         // on SQLite an append assumes, and checks as it inserts: a log that only remembered would let all of these stand
         let log = bench.log().await;
         log.record(Record::of(Event::new(EventType::Explain))).await.unwrap();
-        let with_key = |record: Record| {
+        let with_key = |mut record: Record| {
             let grant = row(&record).clone();
-            let mut record = record;
             record.conditions.push(Condition::KeyFree(tag("key")));
             let (key, body) = (tag("key"), tag("body"));
             record.effects.push(Effect::InsertKey(KeyRow { key, body, grant: grant.id, exp: grant.exp }));

@@ -105,6 +105,15 @@ pub(super) fn keys(records: &[Record]) -> Vec<&str> {
     list(free.collect())
 }
 
+/// Grants whose approval is asked for.
+fn requests(records: &[Record]) -> Vec<&str> {
+    let asked = conditions(records).filter_map(|condition| match condition {
+        Condition::Waiting(grant) | Condition::Approved(grant) => Some(grant.as_str()),
+        _ => None,
+    });
+    list(asked.collect())
+}
+
 /// The earliest `iat`, seconds, of what must not be held: no cut-off before it meets any.
 pub(super) fn since(records: &[Record]) -> i64 {
     let issued = conditions(records).filter_map(|condition| match condition {
@@ -148,26 +157,13 @@ fn conditions(records: &[Record]) -> impl Iterator<Item = &Condition> {
 
 async fn gather(tx: &mut Tx<'_>, records: &[Record], t_us: i64) -> Result<Facts, StoreError> {
     let mut facts = Facts { t_us, ..Facts::default() };
-    let (keys, mut requests) = (keys(records), BTreeSet::new());
-    for condition in conditions(records) {
-        match condition {
-            Condition::Waiting(grant) | Condition::Approved(grant) => {
-                requests.insert(grant.as_str());
-            }
-            // asked already, with the lock
-            Condition::KeyFree(_)
-            | Condition::GrantLive(_)
-            | Condition::CodeUnused(_)
-            | Condition::NotHeld(_)
-            | Condition::ClientActive(_)
-            | Condition::TargetsBelow { .. } => {}
-        }
-    }
+    // all else was asked with the lock
+    let (keys, requests) = (keys(records), requests(records));
     if !keys.is_empty() {
         facts.taken_keys.extend(tx.taken_keys(&keys, t_us).await?);
     }
     if !requests.is_empty() {
-        for (grant, state) in tx.approval_states(&list(requests)).await? {
+        for (grant, state) in tx.approval_states(&requests).await? {
             let state = ApprovalState::parse(&state).ok_or(StoreError::Corrupt("an approval's state"))?;
             facts.approvals.insert(grant, state);
         }

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use futures_util::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::{
-    AssertSqlSafe, Connection as _, Either, Executor as _, FromRow as _, PgConnection, PgPool, Postgres,
-    Row as _,
+    AssertSqlSafe, Connection as _, Database, Either, Executor as _, FromRow as _, PgConnection, PgPool,
+    Pool, Postgres, Row as _,
 };
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
@@ -257,18 +257,12 @@ impl Writer {
     pub async fn begin(&mut self, opening: &Opening<'_>) -> Result<(Tx<'_>, Opened), StoreError> {
         match self {
             Self::Sqlite(pool, conn) => {
-                let conn = match conn {
-                    Some(conn) => conn,
-                    None => conn.insert(pool.acquire().await?),
-                };
+                let conn = taken(pool, conn).await?;
                 let opened = open_sqlite(conn, opening).await?;
                 Ok((Tx::Sqlite(conn), opened))
             }
             Self::Postgres(pool, conn) => {
-                let conn = match conn {
-                    Some(conn) => conn,
-                    None => conn.insert(pool.acquire().await?),
-                };
+                let conn = taken(pool, conn).await?;
                 let mut tx = conn.begin_with(POSTGRES_BEGIN).await?;
                 let last = last_head(&mut tx, opening.floor).await?;
                 let active_clients = active_clients(&mut tx, &opening.clients).await?;
@@ -391,6 +385,17 @@ impl Tx<'_> {
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
+    }
+}
+
+/// The connection that appends go through, taken from its pool where it is not held.
+pub(super) async fn taken<'c, DB: Database>(
+    pool: &Pool<DB>,
+    conn: &'c mut Option<PoolConnection<DB>>,
+) -> Result<&'c mut PoolConnection<DB>, sqlx::Error> {
+    match conn {
+        Some(conn) => Ok(conn),
+        None => Ok(conn.insert(pool.acquire().await?)),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use super::append::{Batch, Opening, StoredHead, Writer, standing_sql};
+use super::append::{Batch, Opening, StoredHead, Writer, standing_sql, taken};
 use super::insert::Many;
 use super::stop::Changes;
 use super::{StoreError, json};
@@ -28,8 +28,7 @@ static CHECK: LazyLock<String> = LazyLock::new(|| {
                 AND (kind = 'kid' OR hold_until_us > ? OR until_iat >= ?))
             AND NOT EXISTS (SELECT 1 FROM idempotency WHERE key_tag {list} AND exp_us > ?)
             AND (SELECT count(*) FROM ({standing}) WHERE exp_us > ?) = ?
-        ) IS NOT TRUE;
-        "
+        ) IS NOT TRUE"
     )
 });
 
@@ -69,10 +68,7 @@ impl Writer {
         let Self::Sqlite(pool, conn) = self else {
             return Err(StoreError::Unsafe("nothing is assumed on PostgreSQL".into()));
         };
-        let conn = match conn {
-            Some(conn) => conn,
-            None => conn.insert(pool.acquire().await?),
-        };
+        let conn = taken(pool, conn).await?;
         let mut many = Many::default();
         assumption.check(&mut many);
         many.batch(batch, changes);
@@ -95,7 +91,7 @@ fn is_stale(error: &sqlx::Error) -> bool {
 impl Assumption<'_> {
     fn check(&self, many: &mut Many) {
         let Opening { floor: _, clients, targets, grants, codes } = self.opening;
-        many.sql.push_str(&CHECK);
+        many.script(&CHECK);
         many.bind(self.head.size);
         many.bind(self.head.root.clone());
         many.bind(self.head.frontier.clone());

@@ -92,7 +92,7 @@ impl Tx<'_> {
 /// Several statements of SQLite in one text, which is one way to its thread and back.
 #[derive(Default)]
 pub(super) struct Many {
-    pub sql: String,
+    sql: String,
     arguments: SqliteArguments,
     refused: Option<sqlx::error::BoxDynError>,
 }
@@ -326,10 +326,11 @@ fn insert_keys(list: &str) -> String {
     )
 }
 
-/// `rows` rows of `columns` parameters.
+/// `rows` rows, at least one, of `columns` parameters.
 fn values(columns: usize, rows: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(","));
-    format!("(VALUES {})", vec![row; rows].join(","))
+    let before = format!("{row},").repeat(rows - 1);
+    format!("(VALUES {before}{row})")
 }
 
 /// `list` has the grant and the entry in these columns.
