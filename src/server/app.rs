@@ -46,6 +46,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 pub(super) const DEV_STAMP: &str = "dev";
 /// The largest request body, bytes (contract.md §3).
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// How many new connections the kernel keeps until they are taken (it may keep fewer, `net.core.somaxconn`).
+const MOST_TO_BE_TAKEN: i32 = 4096;
 /// How often it is looked for connections that take their time.
 const LOOK_FOR_SLOW_ONES_EVERY: Duration = Duration::from_secs(1);
 /// How long requests under way may take to finish when the process is told to stop, seconds.
@@ -318,6 +320,9 @@ impl Running {
         metrics_only: bool,
     ) -> Result<(), AppError> {
         let service = self.service.clone();
+        // the standard library asks for 128; what comes beyond waits for a second and asks again
+        rustix::net::listen(&listener, MOST_TO_BE_TAKEN)
+            .map_err(AppError::failed("the listener cannot be used"))?;
         let connections = Connections::new(service.clock.clone());
         self.background.push(tokio::spawn({
             let connections = Arc::clone(&connections);

@@ -12,6 +12,9 @@ use crate::raw::ask;
 use crate::stagedoor::Stagedoor;
 
 const CLIENTS: usize = 1000;
+/// Nobody is sent away before: the time for a head, and that between two requests.
+const FIRST_HEAD_WITHIN: Duration = Duration::from_secs(10);
+const KEPT_ALIVE: Duration = Duration::from_secs(5);
 /// Ten seconds for a head or a body, fifteen before a connection that went on after its answer is ended, and a machine
 /// that is busy.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
@@ -46,12 +49,13 @@ fn a_thousand_slow_clients_stop_nobody_and_are_gone_in_the_end() {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).expect("more open files");
     let stagedoor = Stagedoor::start(Alg::Es256);
     let clock = SystemClock::default();
-    let mut slow: Vec<(usize, TcpStream)> = (0..CLIENTS)
+    let mut slow: Vec<(usize, Duration, TcpStream)> = (0..CLIENTS)
         .map(|which| {
+            let opened = clock.monotonic();
             let mut stream = TcpStream::connect(("127.0.0.1", stagedoor.port)).expect("it takes connections");
             stream.write_all(begins(which)).expect("it reads");
             stream.set_nonblocking(true).expect("a socket");
-            (which % 5, stream)
+            (which % 5, opened, stream)
         })
         .collect();
 
@@ -59,13 +63,12 @@ fn a_thousand_slow_clients_stop_nobody_and_are_gone_in_the_end() {
     let bearer = format!("Bearer {token}");
     let mut slowest = Duration::ZERO;
     for round in 0_u32.. {
-        for (kind, stream) in slow.iter_mut().filter(|(kind, _)| *kind != 0) {
+        for (kind, _, stream) in slow.iter_mut().filter(|(kind, ..)| *kind != 0) {
             // one that was told to go may be gone
             let _ = stream.write(if *kind % 2 == 1 { b"x" } else { b" " });
         }
-        // while all of them are there
+        // while they are there
         if round < 3 {
-            assert!(!slow.iter_mut().any(|(_, stream)| is_over(stream)), "{CLIENTS} at a time");
             for _ in 0..20 {
                 let began = clock.monotonic();
                 let headers = [("Authorization", bearer.as_str())];
@@ -74,12 +77,20 @@ fn a_thousand_slow_clients_stop_nobody_and_are_gone_in_the_end() {
                 slowest = slowest.max(clock.monotonic().saturating_sub(began));
             }
         }
-        slow.retain_mut(|(_, stream)| !is_over(stream));
+        slow.retain_mut(|(kind, opened, stream)| {
+            let over = is_over(stream);
+            // read after it was found: on a machine that is busy its time may be up before all of them are there
+            let had = clock.monotonic().saturating_sub(*opened);
+            let may_have = if *kind == 3 { KEPT_ALIVE } else { FIRST_HEAD_WITHIN };
+            assert!(!over || had >= may_have, "kind {kind} was shown the door after {had:?}");
+            !over
+        });
         if slow.is_empty() {
             break;
         }
         assert!(clock.monotonic() < GONE_WITHIN, "{} are still there, kind {}", slow.len(), slow[0].0);
         std::thread::sleep(Duration::from_secs(1));
     }
-    assert!(slowest < Duration::from_secs(2), "somebody waited {slowest:?}");
+    // who waits for one of them waits for its whole time
+    assert!(slowest < KEPT_ALIVE, "somebody waited {slowest:?}");
 }
