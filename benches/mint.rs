@@ -2,7 +2,7 @@
 //! service against its own ceiling (the same HTTP stack, secret, JSON and signature, without rule and log).
 //!
 //! `cargo bench --bench mint`, on SQLite and on a PostgreSQL of its own · `-- sweep`: throughput and latency
-//! against load · `-- target ADDRESS SECRET COUNT`: only the load, against a server that runs already.
+//! against load · `-- redeem`: redeeming a code against minting a token · `-- target ADDRESS SECRET COUNT`: only the load, against a server that runs already.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people, three digits of them")]
@@ -22,10 +22,12 @@ mod ours;
 mod pg;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use figures::{Asked, figure, point};
-use load::{Load, Until, load};
-use ours::{on_sqlite, request, service};
+use load::{Load, Until, load, load_each};
+use ours::{asking, on_sqlite, request, service, wanted};
+use serde_json::{Value, json};
 
 const CONNECTIONS: usize = 64;
 const SECONDS: u64 = 5;
@@ -36,13 +38,14 @@ async fn main() {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => ratios().await,
         ["sweep"] => sweep().await,
+        ["redeem"] => redeem().await,
         ["target", address, secret, count] => {
             let address = address.parse().expect("an address");
             let count = Until::Requests(count.parse().expect("a number"));
             let seen = load(address, request(address, "/v1/actor_tokens", secret), CONNECTIONS, count).await;
             show("target", seen, seen, 0.0);
         }
-        _ => panic!("cargo bench --bench mint [-- sweep | target ADDRESS SECRET COUNT]"),
+        _ => panic!("cargo bench --bench mint [-- sweep | redeem | target ADDRESS SECRET COUNT]"),
     }
 }
 
@@ -94,6 +97,38 @@ async fn sweep() {
         point("mint by connections", connections as f64, seen.per_second, seen.p99.as_secs_f64() * 1e3);
     }
     running.stop().await.expect("a clean stop");
+}
+
+/// Redeeming a code against minting a token.
+async fn redeem() {
+    const EACH: usize = 10_000;
+    let (running, secret, _dir) = on_sqlite(256).await;
+    let address = running.address;
+    let mint = asking(address, "/v1/actor_tokens", &secret, &wanted("token"));
+    let by_code = asking(address, "/v1/actor_tokens", &secret, &wanted("code"));
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        let until = Until::Requests(EACH as u64);
+        let minted = load(address, mint.clone(), CONNECTIONS, until).await;
+        let redeems = Arc::new(Mutex::new(Vec::with_capacity(EACH)));
+        let seen = {
+            let (redeems, secret) = (Arc::clone(&redeems), secret.clone());
+            move |answer: &[u8]| {
+                let answer: Value = serde_json::from_slice(answer).expect("JSON");
+                let body = json!({ "code": answer["code"] });
+                let redeem = asking(address, "/v1/actor_tokens/redeem", &secret, &body);
+                redeems.lock().expect("no poison").push(redeem);
+            }
+        };
+        load_each(address, vec![by_code.clone()], CONNECTIONS, until, seen).await;
+        let redeems = std::mem::take(&mut *redeems.lock().expect("no poison"));
+        let redeemed = load_each(address, redeems, CONNECTIONS, until, |_| {}).await;
+        show("redeem, against mint", redeemed, minted, 0.0);
+        ratios.push(redeemed.per_second / minted.per_second);
+    }
+    running.stop().await.expect("a clean stop");
+    ratios.sort_by(f64::total_cmp);
+    figure("redeem over mint, the middle of five rounds", ratios[2], "x", Asked::AtLeast(0.8));
 }
 
 /// The load, and the processor time of one request, load generator included, microseconds.

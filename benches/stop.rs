@@ -1,10 +1,10 @@
-//! How soon a stop stops, and what it costs: `cargo bench --bench stop -- [quick|full|weigh|redeem]`.
+//! How soon a stop stops, and what it costs: `cargo bench --bench stop -- [quick|full|weigh]`.
 //!
 //! `quick` (the default): from the answer to a revocation until every one of 200 guards refuses, with one
 //! replica on SQLite and three on PostgreSQL, over the stream and where only polling is left; other replicas'
-//! verdicts; verification with 100 000 live revocations against none; redeeming against minting; what 10 000
-//! revoked grants weigh on the wire and in a guard of its own process. `full` also connects 5 000 guards to one
-//! replica and says what each takes. `weigh`: the 10 000 alone.
+//! verdicts; verification with 100 000 live revocations against none; what 10 000 revoked grants weigh on the wire
+//! and in a guard of its own process. `full` also connects 5 000 guards to one replica and says what each takes.
+//! `weigh`: the 10 000 alone.
 
 #![expect(clippy::cast_precision_loss, reason = "figures are shown to three digits")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the machine's clock")]
@@ -18,10 +18,10 @@ mod site;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stagedoor::guard::remote::{Knowledge, RemoteRevocations, RevocationsHandle};
 use stagedoor::token::revocation::{Revocations, Standing};
 use stagedoor::token::{
@@ -51,9 +51,6 @@ fn main() {
         {
             return guard_alone(base, secret).await;
         }
-        if arguments.iter().any(|arg| arg == "redeem") {
-            return redeeming(Site::sqlite().await).await;
-        }
         weighing(Site::sqlite().await).await;
         if weigh {
             return;
@@ -66,7 +63,6 @@ fn main() {
                 None => println!("SKIP postgres: it is not installed"),
             }
         }
-        redeeming(Site::sqlite().await).await;
         if full {
             crowd(Site::sqlite().await).await;
         }
@@ -278,60 +274,6 @@ fn verifying() {
     for (revoked, rate) in [(0.0, none), (100_000.0, none * ratios[4])] {
         point("verify by revocations", revoked, rate, 0.0);
     }
-}
-
-/// Redeeming against minting, 16 at a time.
-async fn redeeming(site: Site) {
-    let minter = site.minter().await;
-    let replica = site.replica().await;
-    let api = minter.at(&replica);
-    let by_code = || {
-        let mut body = body_for("admin_7", "user_42");
-        body["delivery"] = "code".into();
-        body
-    };
-    // the first of each kind open connections and prepare statements
-    let (warm, each, callers) = (20, 200, 16);
-    let mint = async |each| {
-        let begun = Instant::now();
-        run(callers, each, |_| {
-            let api = api.clone();
-            async move { drop(api.mint(&body_for("admin_7", "user_42")).await.ok()) }
-        })
-        .await;
-        begun.elapsed()
-    };
-    let redeem = async |each| {
-        let codes = Arc::new(Mutex::new(Vec::<Value>::new()));
-        run(callers, each, |_| {
-            let (api, codes, body) = (api.clone(), Arc::clone(&codes), by_code());
-            async move {
-                let minted = api.mint(&body).await.ok();
-                codes.lock().expect("no poison").push(json!({ "code": text(&minted, "code") }));
-            }
-        })
-        .await;
-        let codes = Arc::new(std::mem::take(&mut *codes.lock().expect("no poison")));
-        let begun = Instant::now();
-        run(callers, each, |i| {
-            let (api, codes) = (api.clone(), Arc::clone(&codes));
-            // in the order in which they were minted, as a product does it within seconds
-            let at = i % each * callers + i / each;
-            async move { drop(api.post("/v1/actor_tokens/redeem", &codes[at]).await.ok()) }
-        })
-        .await;
-        begun.elapsed()
-    };
-    mint(warm).await;
-    redeem(warm).await;
-    let mut ratios = Vec::new();
-    for _ in 0..5 {
-        ratios.push(mint(each).await.as_secs_f64() / redeem(each).await.as_secs_f64());
-    }
-    ratios.sort_by(f64::total_cmp);
-    println!("redeem over mint, five rounds: {ratios:.3?}");
-    figure("redeem over mint (median of 5)", ratios[2], "x", Asked::AtLeast(0.8));
-    replica.stop().await;
 }
 
 async fn run<F: Future<Output = ()> + Send + 'static>(callers: usize, each: usize, one: impl Fn(usize) -> F) {

@@ -38,7 +38,7 @@ const US: &str = "https://stagedoor.example.com";
 async fn main() {
     let (running, secret, _dir) = on_sqlite(256).await;
     let mint = request(running.address, "/v1/actor_tokens", &secret);
-    let asserted = load_each(running.address, vec![mint], CONNECTIONS, RUN).await;
+    let asserted = load_each(running.address, vec![mint], CONNECTIONS, RUN, |_| {}).await;
     running.stop().await.expect("a clean stop");
     show("asserted, no directory", asserted);
 
@@ -48,10 +48,10 @@ async fn main() {
     let (running, secret) = service_with(&url, &url, dir.path(), 256, &company(dir.path(), &signer)).await;
     let mut requests = mints(running.address, &secret, &signer);
     let one = vec![requests[0].clone()];
-    let seen = load_each(running.address, one, CONNECTIONS, RUN).await;
+    let seen = load_each(running.address, one, CONNECTIONS, RUN, |_| {}).await;
     show("verified, file directory, shipped policy; seen", seen);
     requests.swap_remove(0);
-    let fresh = load_each(running.address, requests, CONNECTIONS, RUN).await;
+    let fresh = load_each(running.address, requests, CONNECTIONS, RUN, |_| {}).await;
     show("verified, file directory, shipped policy; not seen", fresh);
     running.stop().await.expect("a clean stop");
 

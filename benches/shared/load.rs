@@ -38,17 +38,23 @@ pub fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> Strin
 
 /// Sends `request` again and again; anything but 200 ends the bench.
 pub async fn load(address: SocketAddr, request: String, connections: usize, until: Until) -> Load {
-    load_each(address, vec![request], connections, until).await
+    load_each(address, vec![request], connections, until, |_| {}).await
 }
 
-/// Sends `requests` in turn, and from the first again; anything but 200 ends the bench.
-pub async fn load_each(address: SocketAddr, requests: Vec<String>, connections: usize, until: Until) -> Load {
+/// Sends `requests` in turn, and from the first again, and shows `seen` each answer; anything but 200 ends the bench.
+pub async fn load_each(
+    address: SocketAddr,
+    requests: Vec<String>,
+    connections: usize,
+    until: Until,
+    seen: impl Fn(&[u8]) + Clone + Send + Sync + 'static,
+) -> Load {
     let requests: Arc<[String]> = requests.into();
     let sent = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let tasks: Vec<_> = (0..connections)
         .map(|_| {
-            let (requests, sent) = (Arc::clone(&requests), Arc::clone(&sent));
+            let (requests, sent, seen) = (Arc::clone(&requests), Arc::clone(&sent), seen.clone());
             tokio::spawn(async move {
                 let mut stream = TcpStream::connect(address).await.expect("the server listens");
                 stream.set_nodelay(true).expect("a TCP option");
@@ -65,7 +71,7 @@ pub async fn load_each(address: SocketAddr, requests: Vec<String>, connections: 
                     let request = &requests[usize::try_from(n).expect("fits") % requests.len()];
                     let asked = Instant::now();
                     stream.write_all(request.as_bytes()).await.expect("the server reads");
-                    answer(&mut stream, &mut buffer).await;
+                    seen(answer(&mut stream, &mut buffer).await);
                     times.push(asked.elapsed());
                 }
             })
@@ -82,7 +88,7 @@ pub async fn load_each(address: SocketAddr, requests: Vec<String>, connections: 
 
 /// Reads one answer whole, with a length or in chunks. Whatever this costs is taken from the server beside it, so
 /// nothing is copied.
-async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+async fn answer<'b>(stream: &mut TcpStream, buffer: &'b mut [u8]) -> &'b [u8] {
     let (mut filled, mut head) = (0, None);
     loop {
         let n = stream.read(&mut buffer[filled..]).await.expect("an answer");
@@ -100,7 +106,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
             None => text.ends_with(b"0\r\n\r\n"),
         };
         if whole {
-            return;
+            return &buffer[body..filled];
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stagedoor::server::app::{self, Setup};
 use stagedoor::server::clients::{self, ClientForm, ClientScope, SecretKind};
 use stagedoor::server::config::{Config, Environment, SecretSource};
@@ -20,9 +20,19 @@ permit (principal, action == Action::"impersonate", resource);
 
 /// A mint.
 pub fn request(address: SocketAddr, path: &str, secret: &str) -> String {
-    let body = json!({
+    asking(address, path, secret, &wanted("token"))
+}
+
+/// What is asked for in a mint.
+pub fn wanted(delivery: &str) -> Value {
+    json!({
         "user_id": "user_42", "actor": {"sub": "admin_7"}, "reason": "Ticket 4711: invoice missing", "ticket": "4711",
-    });
+        "delivery": delivery,
+    })
+}
+
+/// A POST of JSON by a client.
+pub fn asking(address: SocketAddr, path: &str, secret: &str, body: &Value) -> String {
     let headers = format!("Authorization: Bearer {secret}\r\nContent-Type: application/json\r\n");
     post(address, path, &headers, &body.to_string())
 }

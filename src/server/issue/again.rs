@@ -16,7 +16,7 @@ use crate::token::{Act, Assurance, Audience, GrantId, RequestId, Scope, Sub};
 /// What the policy is asked again with. Sealed: it names people.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Facts {
-    act: Act,
+    pub act: Act,
     assurance: Assurance,
     roles: Vec<String>,
     groups: Vec<String>,

@@ -101,7 +101,7 @@ impl IssueDesk {
             return Ok(Err(Denial::scope(ClientScope::Redeem)));
         }
         let hash = HandoffSecrets::code_hash(&ask.code);
-        let found = self.log.handoff(&hash).await?;
+        let found = self.log.handoff(hash).await?;
         let Some((code, grant)) = found else { return Ok(Err(Denial::code("code_unknown"))) };
         let id = grant.row.id.clone();
         event.grant = Some(id.clone());
@@ -112,19 +112,23 @@ impl IssueDesk {
         if !own && !caller.client.may(ClientScope::Redeem) {
             return Ok(Err(Denial::scope(ClientScope::Redeem)));
         }
-        event.personal.actor.clone_from(&grant.actor);
-        event.personal.subject.clone_from(&grant.subject);
         event.aud.clone_from(&grant.row.aud);
         event.assurance = Some(grant.row.assurance);
-        let facts =
-            self.secrets.open(&id, &code.sealed).and_then(|facts| serde_json::from_slice(&facts).ok());
+        let facts = self
+            .secrets
+            .open(&id, &code.sealed)
+            .and_then(|facts| serde_json::from_slice::<Facts>(&facts).ok());
+        if let Some(facts) = &facts {
+            event.personal.actor = Some(facts.act.clone());
+            event.personal.subject = Some(facts.target.clone());
+        }
         let minter = self.clients.get(&grant.row.client).filter(|client| client.is_active());
         let (Some(facts), Some(minter)) = (facts, minter) else { return Ok(Err(Denial::code("code_void"))) };
         if let Err(denial) = prove(&code, ask) {
             return Ok(Err(denial));
         }
         let redeemable = Redeemable { code, grant, minter, facts };
-        if ask.expected_actor.as_ref().is_some_and(|expected| *expected != redeemable.facts.actor().act.sub) {
+        if ask.expected_actor.as_ref().is_some_and(|expected| *expected != redeemable.facts.act.sub) {
             return Ok(Err(Denial::by_rule(
                 "expected_actor",
                 "This code is another person's impersonation. Begin again from the console.",
@@ -273,7 +277,7 @@ fn claims(
         actor_assurance: grant.row.assurance,
         azp,
         break_glass: grant.is_break_glass(),
-        act: facts.actor().act,
+        act: facts.act.clone(),
     }
 }
 

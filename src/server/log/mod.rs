@@ -239,6 +239,7 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     signer: Arc<CheckpointSigner>,
     queue: mpsc::Sender<Queued>,
+    codes: mpsc::Sender<read::Wanted>,
     published: watch::Receiver<Published>,
     fatal: watch::Receiver<Option<Fatal>>,
     closing: watch::Sender<bool>,
@@ -354,11 +355,13 @@ impl Log {
             begins_epoch,
         };
         let task = Mutex::new(Some(tokio::spawn(batcher.run())));
+        let codes = read::find_codes(db.clone());
         Self(Arc::new(Inner {
             db,
             entropy,
             signer,
             queue,
+            codes,
             published: published_rx,
             fatal: fatal_rx,
             closing,

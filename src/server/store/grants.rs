@@ -107,13 +107,19 @@ impl State {
     }
 }
 
-const COLUMNS: &str = "g.id, g.idx, g.jti, g.client, g.kid, g.aud, g.scope, g.assurance, g.iat_us, g.exp_us, \
-     g.created_at_us, g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, \
-     (SELECT p.disclosures FROM audit_private p WHERE p.idx = g.idx), \
-     a.state, a.lapses_us, a.lifetime_seconds, a.asker_tag";
+const DISCLOSURES: &str = "(SELECT p.disclosures FROM audit_private p WHERE p.idx = g.idx)";
+
+fn columns(disclosures: &str) -> String {
+    format!(
+        "g.id, g.idx, g.jti, g.client, g.kid, g.aud, g.scope, g.assurance, g.iat_us, g.exp_us, g.created_at_us, \
+         g.updated_at_us, g.accepted_at_us, g.revoked_at_us, g.parent, {disclosures}, a.state, a.lapses_us, \
+         a.lifetime_seconds, a.asker_tag"
+    )
+}
+
 const FROM: &str = "FROM actor_grant g LEFT JOIN approval a ON a.grant_id = g.id";
 
-/// The same on both databases, in the order of [`COLUMNS`].
+/// The same on both databases, in the order of [`columns`].
 macro_rules! read_from {
     ($($row:ty),+) => {$(
         impl sqlx::FromRow<'_, $row> for GrantRecord {
@@ -175,22 +181,26 @@ read_from!(sqlx::sqlite::SqliteRow, sqlx::postgres::PgRow);
 /// # Errors
 /// The database could not be asked.
 pub async fn grant(db: &Db, id: &str) -> Result<Option<GrantRecord>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} {FROM} WHERE g.id = $1");
+    let sql = format!("SELECT {} {FROM} WHERE g.id = $1", columns(DISCLOSURES));
     Ok(on_db!(db, read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)?)
 }
 
-/// The handoff code that `code_hash` finds, used or not, with its grant: one way to the database, as every redeem asks.
+/// The handoff codes that are found by one of `hashes`, used or not, with their grants, in no order. What the log's
+/// erasable table says of their people is not read: it stands in what is sealed with the code, too.
 ///
 /// # Errors
 /// The database could not be asked.
-pub async fn handoff(db: &Db, code_hash: &str) -> Result<Option<Handoff>, StoreError> {
+pub async fn handoffs(db: &Db, hashes: &[&str]) -> Result<Vec<Handoff>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS}, h.code_hash, h.redeem_client, h.code_challenge, h.sealed, h.exp_us, h.keep_until_us, \
-         h.used_idx {FROM} JOIN handoff_code h ON h.grant_id = g.id WHERE h.code_hash = $1"
+        "SELECT {}, h.code_hash, h.redeem_client, h.code_challenge, h.sealed, h.exp_us, h.keep_until_us, \
+         h.used_idx {FROM} JOIN handoff_code h ON h.grant_id = g.id WHERE h.code_hash {}",
+        columns("NULL"),
+        db.in_list(1, "text")
     );
-    Ok(on_db!(db, read(pool) => {
-        sqlx::query_as(AssertSqlSafe(sql)).bind(code_hash).fetch_optional(pool).await
-    })?)
+    Ok(on_db!(
+        db,
+        read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(json(&hashes)).fetch_all(pool).await
+    )?)
 }
 
 /// Up to `limit` grants issued in `[low, high)`, newest first.
@@ -204,7 +214,7 @@ pub async fn newest_grants(
     state: Option<(State, i64)>,
     limit: i64,
 ) -> Result<Vec<GrantRecord>, StoreError> {
-    let mut sql = format!("SELECT {COLUMNS} {FROM} WHERE g.idx >= $1 AND g.idx < $2");
+    let mut sql = format!("SELECT {} {FROM} WHERE g.idx >= $1 AND g.idx < $2", columns(DISCLOSURES));
     if client.is_some() {
         sql.push_str(" AND g.client = $4");
     }
@@ -234,7 +244,8 @@ pub async fn newest_grants(
 /// # Errors
 /// The database could not be asked.
 pub async fn grants_at(db: &Db, positions: &[i64]) -> Result<Vec<GrantRecord>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} {FROM} WHERE g.idx {} ORDER BY g.idx DESC", db.in_list(1, "bigint"));
+    let (columns, listed) = (columns(DISCLOSURES), db.in_list(1, "bigint"));
+    let sql = format!("SELECT {columns} {FROM} WHERE g.idx {listed} ORDER BY g.idx DESC");
     Ok(on_db!(
         db,
         read(pool) => sqlx::query_as(AssertSqlSafe(sql)).bind(json(&positions)).fetch_all(pool).await

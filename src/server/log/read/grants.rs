@@ -10,7 +10,7 @@ use crate::server::log::clock_guard::micros;
 use crate::server::log::conditions;
 use crate::server::log::head::locate;
 use crate::server::log::record::GrantRow;
-use crate::server::log::{Log, LogError, StoredCode, Tag};
+use crate::server::log::{Log, LogError, Tag};
 use crate::server::store::StoreError;
 use crate::server::store::grants::{self, GrantRecord, State};
 use crate::server::store::read::{self, Key, Search};
@@ -231,15 +231,6 @@ impl Log {
     pub async fn grant(&self, id: &GrantId, _now: DateTime<Utc>) -> Result<Option<Grant>, LogError> {
         let record = grants::grant(self.db(), id.as_str()).await?;
         Ok(record.map(Grant::read).transpose()?)
-    }
-
-    /// The handoff code that `hash` finds, used or not, with its grant.
-    ///
-    /// # Errors
-    /// The database could not be asked.
-    pub async fn handoff(&self, hash: &Tag) -> Result<Option<(StoredCode, Grant)>, LogError> {
-        let Some(found) = grants::handoff(self.db(), &hash.0).await? else { return Ok(None) };
-        Ok(Some((found.code, Grant::read(found.grant)?)))
     }
 
     /// The different targets that `actor` was granted since `since`. A limit on it belongs into

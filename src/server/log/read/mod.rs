@@ -2,6 +2,7 @@
 
 mod entries;
 mod grants;
+mod handoffs;
 mod history;
 mod tiles;
 
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use entries::{EntryFilter, LogEntry, PersonalData, Stretch};
 pub use grants::{Grant, GrantFilter, GrantStatus};
+pub(super) use handoffs::{Wanted, find_codes};
 pub use history::{Stage, Step};
 pub use tiles::{Consistency, Lookup, Tile, TileSource};
 
