@@ -35,6 +35,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a burst keeps SQLite's writer: giving it back and taking it again is two ways to its thread, but others
 /// write, too.
 const HOLD: Duration = Duration::from_millis(10);
+/// Commits between two times that they are copied into SQLite's file.
+const COPIED_BACK_EVERY: u64 = 32;
 /// How often an idle log looks at its clocks.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -358,7 +360,9 @@ impl Batcher {
         nodes: BatchNodes,
         matched: &HashMap<i64, u64>,
     ) -> Vec<Result<Placed, LogError>> {
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if self.counters.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(COPIED_BACK_EVERY) {
+            self.db.copy_back();
+        }
         self.counters.records.fetch_add(made.size() - head.size(), Ordering::Relaxed);
         let checkpoint: Arc<str> = self.signer.sign(made.size(), made.root).into();
         let sealed = Sealed { epoch: made.epoch, nodes, checkpoint: Arc::clone(&checkpoint) };

@@ -244,6 +244,13 @@ impl Db {
         Ok(())
     }
 
+    /// To be called every few commits: on SQLite, begins to copy them into the file in the background.
+    pub fn copy_back(&self) {
+        if let Self::Sqlite(db) = self {
+            db.copy_back();
+        }
+    }
+
     /// Closes every connection; SQLite folds its write-ahead log into the file.
     pub async fn close(&self) {
         match self {

@@ -63,7 +63,7 @@ impl SqliteDb {
                     // cost a tenth more
                     .pragma("cache_size", "-4000")
                     // most pages change in every commit: at the default of 1000 pages, every twentieth commit
-                    // stopped to copy them into the file
+                    // stopped to copy them into the file. What `copy_back` has copied by then is not copied again
                     .pragma("wal_autocheckpoint", "4000"),
             )
             .await?;
@@ -95,6 +95,17 @@ impl SqliteDb {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Copies what is in the write-ahead log into the file, beside the writer, which then has little left to copy when
+    /// the log is long enough to begin anew.
+    pub(super) fn copy_back(&self) {
+        let readers = self.readers.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&readers).await {
+                tracing::debug!(%error, "the write-ahead log was not copied; the writer does it");
+            }
+        });
     }
 
     async fn check_version(&self) -> Result<(), StoreError> {
