@@ -90,6 +90,34 @@ on_both! {
         two.stop().await;
     }
 
+    async fn codes_that_come_at_once_become_each_its_own_token(site) {
+        let (minter, product, _, replica) = cast(&site).await;
+        let mut tasks = Vec::new();
+        // more than are looked up together, and between them some that nobody made
+        for i in 0..80 {
+            let user = format!("user_{i}");
+            let grant = handed(&minter, &product, &replica, json!({ "user_id": user })).await;
+            let mut body = with(&grant);
+            if i % 8 == 0 {
+                body["code"] = format!("{}A", text(&grant, "code")).into();
+            }
+            let api = product.at(&replica);
+            tasks.push((i, user, grant, api, body));
+        }
+        let answers = tasks.into_iter().map(|(i, user, grant, api, body)| async move {
+            let reply = api.post(REDEEM, &body).await;
+            if i % 8 == 0 {
+                reply.fails(404, "resource_not_found");
+            } else {
+                let redeemed = reply.ok();
+                assert_eq!(redeemed["id"], grant["id"]);
+                assert_eq!(claims(text(&redeemed, "token"))["sub"], *user);
+            }
+        });
+        futures_util::future::join_all(answers).await;
+        replica.stop().await;
+    }
+
     async fn a_lost_answer_can_be_had_again_with_its_key_and_only_with_it(site) {
         let (minter, product, _, replica) = cast(&site).await;
         let grant = handed(&minter, &product, &replica, json!({})).await;
