@@ -2,7 +2,8 @@
 //! service against its own ceiling (the same HTTP stack, secret, JSON and signature, without rule and log).
 //!
 //! `cargo bench --bench mint`, on SQLite and on a PostgreSQL of its own · `-- sweep`: throughput and latency
-//! against load · `-- redeem`: redeeming a code against minting a token · `-- target ADDRESS SECRET COUNT`: only the load, against a server that runs already.
+//! against load · `-- redeem`: redeeming a code against minting a token · `-- target ADDRESS SECRET COUNT`: only
+//! the load, against a server that runs already.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people, three digits of them")]
@@ -123,7 +124,7 @@ async fn redeem() {
         load_each(address, vec![by_code.clone()], CONNECTIONS, until, seen).await;
         let redeems = std::mem::take(&mut *redeems.lock().expect("no poison"));
         let redeemed = load_each(address, redeems, CONNECTIONS, until, |_| {}).await;
-        show("redeem, against mint", redeemed, minted, 0.0);
+        println!("{:.0} redeems and {:.0} mints a second", redeemed.per_second, minted.per_second);
         ratios.push(redeemed.per_second / minted.per_second);
     }
     running.stop().await.expect("a clean stop");

@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use figures::{Asked, figure};
-use load::{Load, Until, load_each, post};
+use load::{Load, Until, load, load_each, post};
 use ours::{on_sqlite, request, service_with};
 use serde_json::json;
 use stagedoor::token::{Alg, Clock as _, KeySet, LocalSigner, Signer as _, SystemClock, encode_jws};
@@ -38,7 +38,7 @@ const US: &str = "https://stagedoor.example.com";
 async fn main() {
     let (running, secret, _dir) = on_sqlite(256).await;
     let mint = request(running.address, "/v1/actor_tokens", &secret);
-    let asserted = load_each(running.address, vec![mint], CONNECTIONS, RUN, |_| {}).await;
+    let asserted = load(running.address, mint, CONNECTIONS, RUN).await;
     running.stop().await.expect("a clean stop");
     show("asserted, no directory", asserted);
 
@@ -47,8 +47,8 @@ async fn main() {
     let url = format!("sqlite://{}/bench.db", dir.path().display());
     let (running, secret) = service_with(&url, &url, dir.path(), 256, &company(dir.path(), &signer)).await;
     let mut requests = mints(running.address, &secret, &signer);
-    let one = vec![requests[0].clone()];
-    let seen = load_each(running.address, one, CONNECTIONS, RUN, |_| {}).await;
+    let one = requests[0].clone();
+    let seen = load(running.address, one, CONNECTIONS, RUN).await;
     show("verified, file directory, shipped policy; seen", seen);
     requests.swap_remove(0);
     let fresh = load_each(running.address, requests, CONNECTIONS, RUN, |_| {}).await;

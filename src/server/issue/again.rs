@@ -60,7 +60,7 @@ impl Facts {
     }
 
     /// Who acts, as he was known at the mint; what the directory says of him is asked again.
-    pub fn actor(&self) -> ActorFacts {
+    fn actor(&self) -> ActorFacts {
         ActorFacts {
             act: self.act.clone(),
             assurance: self.assurance,

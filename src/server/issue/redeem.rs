@@ -60,6 +60,7 @@ impl IssueDesk {
             personal: Personal { address: caller.address, ..Personal::default() },
             ..Event::new(EventType::Redeem)
         };
+        // who may redeem nothing learns nothing of codes; whose own code it is, is asked when it is found
         if !caller.client.may(ClientScope::Redeem) && !caller.client.may(ClientScope::Issue) {
             return self.refuse(event, Denial::scope(ClientScope::Redeem)).await;
         }
@@ -96,10 +97,6 @@ impl IssueDesk {
         ask: &RedeemAsk,
         event: &mut Event,
     ) -> Result<Result<Redeemable, Denial>, IssueError> {
-        // Who may redeem nothing learns nothing of codes; whose own code it is, is asked below.
-        if !caller.client.may(ClientScope::Redeem) && !caller.client.may(ClientScope::Issue) {
-            return Ok(Err(Denial::scope(ClientScope::Redeem)));
-        }
         let hash = HandoffSecrets::code_hash(&ask.code);
         let found = self.log.handoff(hash).await?;
         let Some((code, grant)) = found else { return Ok(Err(Denial::code("code_unknown"))) };
