@@ -162,7 +162,8 @@ impl Directory {
         match &self.0 {
             Kind::None => Ok(None),
             Kind::File(file) => file.look_up(id).await,
-            Kind::Scim(scim) => scim.look_up(id).await,
+            // an HTTP request is large, and what awaits it is moved
+            Kind::Scim(scim) => Box::pin(scim.look_up(id)).await,
         }
     }
 

@@ -164,7 +164,8 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
             })
         }
         Delivery::Code(handoff) => {
-            let handed = app.desk.mint_code(&issue_caller(&caller), ask, handoff, key).await;
+            let caller = issue_caller(&caller);
+            let handed = Box::pin(app.desk.mint_code(&caller, ask, handoff, key)).await;
             handed.map_err(not_answered)?.map(|outcome| match outcome {
                 Outcome::Granted(handed) => ("granted", handed_answer(&handed)),
                 Outcome::Waiting(waiting) => ("pending", waiting_answer(&waiting)),

@@ -207,18 +207,21 @@ impl IssueDesk {
         let key = key.as_ref().filter(|_| again.is_none());
         let decided = self.decide(caller, &ask, now, &mut event).await;
         let minted = match (decided, named, again) {
-            (decided, None, Some(id)) => self.mint_again(caller, decided, event, &id).await?,
+            // rare, and large: what awaits it would be as large for every mint, and is moved
+            (decided, None, Some(id)) => Box::pin(self.mint_again(caller, decided, event, &id)).await?,
             (Err(denial), ..) => return self.refuse(event, denial).await,
             (Ok(decided), Some(grant), _) => match self.standing(&grant, decided, &mut event) {
                 Ok(Standing::Waiting(waiting)) => return Ok(Ok(Outcome::Waiting(waiting))),
                 Ok(Standing::Approved(decided)) => {
                     self.sign_and_release(caller, &decided, event, now, key).await?
                 }
-                Ok(Standing::Released) => self.release_again(caller.client, event, &grant.row.id).await?,
+                Ok(Standing::Released) => {
+                    Box::pin(self.release_again(caller.client, event, &grant.row.id)).await?
+                }
                 Err(denial) => return self.refuse(event, denial).await,
             },
             (Ok(decided), None, None) if decided.waits() => {
-                let waiting = self.ask_a_colleague(caller, &decided, &event, now, key).await?;
+                let waiting = Box::pin(self.ask_a_colleague(caller, &decided, &event, now, key)).await?;
                 return Ok(waiting.map(|waiting| Outcome::Waiting(Box::new(waiting))));
             }
             (Ok(decided), None, None) => self.sign_and_release(caller, &decided, event, now, key).await?,
@@ -321,7 +324,7 @@ impl IssueDesk {
                     event.detail.get_or_insert_default().insert("break_glass".into(), true.into());
                 }
                 if limits.ticket_lookup {
-                    self.ticket_holds(caller, question).await?;
+                    Box::pin(self.ticket_holds(caller, question)).await?;
                 }
                 event.rule = Some(rule);
                 Ok(limits)

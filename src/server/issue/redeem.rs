@@ -79,7 +79,7 @@ impl IssueDesk {
             return self.used_twice(event, &redeemable.grant.row.id).await;
         }
         if again {
-            return self.redeem_again(caller, redeemable, event, now).await;
+            return Box::pin(self.redeem_again(caller, redeemable, event, now)).await;
         }
         if redeemable.code.exp_us <= now.timestamp_micros() {
             return self.refuse(event, Denial::code("code_expired")).await;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::body::{BodyError, Draft};
 use super::checkpoint::CheckpointSigner;
@@ -19,6 +19,7 @@ use super::head::{Head, locate, position};
 use super::plan::{self, Given, Outcome, Planned};
 use super::proof;
 use super::record::{Condition, Event, EventType, Record};
+use super::reply::{Reply, answer, answer_all, reply};
 use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
@@ -40,6 +41,9 @@ const COPIED_BACK_EVERY: u64 = 32;
 /// How often an idle log looks at its clocks.
 const TICK: Duration = Duration::from_secs(5);
 
+/// What whoever waits for a record is told.
+pub(super) type Answer = Result<Placed, LogError>;
+
 /// A record and whoever waits for it.
 #[derive(Debug)]
 pub(super) struct Queued {
@@ -48,7 +52,7 @@ pub(super) struct Queued {
     pub draft: Draft,
     /// What the record takes out of the log, as the owner.
     pub surgery: Option<Surgery>,
-    pub answer: oneshot::Sender<Result<Placed, LogError>>,
+    pub reply: Reply<Answer>,
     /// Its place among those that wait; `None`: the batcher's own.
     pub place: Option<Place>,
 }
@@ -184,7 +188,7 @@ impl Batcher {
                 self.fatal.send_replace(Some(fatal.clone()));
                 self.queue.close();
                 while let Ok(queued) = self.queue.try_recv() {
-                    let _ = queued.answer.send(Err(LogError::Stopped(fatal.clone())));
+                    answer(queued.reply, Err(LogError::Stopped(fatal.clone())));
                 }
                 return;
             }
@@ -200,13 +204,13 @@ impl Batcher {
         let mut surgeries = Vec::new();
         let mut records = Vec::with_capacity(waiting.len());
         let mut drafts = Vec::with_capacity(waiting.len());
-        let mut answers = Vec::with_capacity(waiting.len());
+        let mut waiters = Vec::with_capacity(waiting.len());
         let mut places = Vec::with_capacity(waiting.len());
         for queued in waiting.drain(..) {
             surgeries.extend(queued.surgery);
             records.push(queued.record);
             drafts.push(queued.draft);
-            answers.push(queued.answer);
+            waiters.push(queued.reply);
             places.extend(queued.place);
         }
         self.waiting.begins();
@@ -224,9 +228,7 @@ impl Batcher {
                     self.writer.rest();
                     self.rested = self.clock.monotonic();
                 }
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    let _ = answer.send(outcome);
-                }
+                answer_all(waiters.into_iter().zip(outcomes));
                 Ok(())
             }
             Err(failure) => {
@@ -244,11 +246,9 @@ impl Batcher {
                 // whoever queued up meanwhile would wait for the same failure again; whoever comes after the
                 // answer gets another try
                 while let Ok(queued) = self.queue.try_recv() {
-                    answers.push(queued.answer);
+                    waiters.push(queued.reply);
                 }
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
-                }
+                answer_all(waiters.into_iter().map(|waiter| (waiter, Err(error.clone()))));
                 Err(failure)
             }
         }
@@ -259,7 +259,7 @@ impl Batcher {
         records: &[Record],
         mut drafts: Vec<Draft>,
         surgeries: &[Surgery],
-    ) -> Result<Vec<Result<Placed, LogError>>, Failure> {
+    ) -> Result<Vec<Answer>, Failure> {
         let room = self.space.has_room(&self.db, &*self.clock).await;
         let opening = Opening {
             floor: self.floor.end(),
@@ -326,7 +326,7 @@ impl Batcher {
         drafts: Vec<Draft>,
         room: bool,
         opening: &Opening<'_>,
-    ) -> Result<Option<Vec<Result<Placed, LogError>>>, Failure> {
+    ) -> Result<Option<Vec<Answer>>, Failure> {
         let head = self.floor.clone();
         let verdict = self.guard.judge(&*self.clock, head.t_us, None);
         let assumption = Assumption {
@@ -359,7 +359,7 @@ impl Batcher {
         made: Head,
         nodes: BatchNodes,
         matched: &HashMap<i64, u64>,
-    ) -> Vec<Result<Placed, LogError>> {
+    ) -> Vec<Answer> {
         if self.counters.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(COPIED_BACK_EVERY) {
             self.db.copy_back();
         }
@@ -405,7 +405,7 @@ fn drafts_of(records: &[Record], entropy: &dyn Entropy) -> Result<Vec<Draft>, Fa
 fn heartbeat(entropy: &dyn Entropy) -> Result<Queued, BodyError> {
     let record = Record::of(Event::new(EventType::Heartbeat));
     let draft = Draft::of(&record.event, None, entropy)?;
-    Ok(Queued { record, draft, surgery: None, answer: oneshot::channel().0, place: None })
+    Ok(Queued { record, draft, surgery: None, reply: reply().0, place: None })
 }
 
 /// The floor guard: what this process saw committed must still be there (invariants 9 and 10).
@@ -430,7 +430,7 @@ fn answers(
     made: &Head,
     matched: &HashMap<i64, u64>,
     batch: &Arc<Sealed>,
-) -> Vec<Result<Placed, LogError>> {
+) -> Vec<Answer> {
     let mut next = head.size();
     let time = DateTime::<Utc>::from_timestamp_micros(made.t_us.unwrap_or_default()).unwrap_or_default();
     outcomes

@@ -22,6 +22,7 @@ pub mod proof;
 pub mod read;
 pub mod record;
 pub mod release;
+mod reply;
 pub mod sightings;
 mod space;
 mod standing;
@@ -59,10 +60,11 @@ use crate::server::store::append::Writer;
 use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError, read as store_read};
 use crate::token::{ClientId, Clock, Entropy};
-use batcher::{Batcher, Counters, Published, Queued};
+use batcher::{Answer, Batcher, Counters, Published, Queued};
 use body::{BodyError, Draft};
 use clock_guard::ClockGuard;
 use head::Head;
+use reply::reply;
 use space::Space;
 use waiting::Waiting;
 
@@ -376,8 +378,8 @@ impl Log {
     ///
     /// # Errors
     /// Nothing may be answered but 503: the record is not known to be durable.
-    pub async fn record(&self, record: Record) -> Result<Recorded, LogError> {
-        self.enqueue(record, None).await
+    pub fn record(&self, record: Record) -> impl Future<Output = Result<Recorded, LogError>> + Send {
+        self.enqueue(record, None)
     }
 
     /// Records that something is taken out of the log, and takes it out, in one transaction. Works only as
@@ -386,30 +388,40 @@ impl Log {
         self.enqueue(record, Some(surgery)).await
     }
 
-    async fn enqueue(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
-        let recorded = self.queue_and_wait(record, surgery).await;
-        if !matches!(
-            recorded,
-            Ok(_) | Err(LogError::NotYet { .. } | LogError::Unrecordable(_) | LogError::Overloaded)
-        ) {
-            self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+    /// Queues it at once. What is awaited does not hold the record: futures are moved, and every mint awaits this one.
+    fn enqueue(
+        &self,
+        record: Record,
+        surgery: Option<Surgery>,
+    ) -> impl Future<Output = Result<Recorded, LogError>> + Send {
+        let queued = self.queue(record, surgery);
+        async move {
+            let waiting = tracing::debug_span!("record");
+            let placed = match queued {
+                Ok(answered) => answered.instrument(waiting).await.unwrap_or_else(|_| Err(self.stopped())),
+                Err(error) => Err(error),
+            };
+            if !matches!(
+                placed,
+                Ok(_) | Err(LogError::NotYet { .. } | LogError::Unrecordable(_) | LogError::Overloaded)
+            ) {
+                self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(placed?.recorded())
         }
-        recorded
     }
 
-    async fn queue_and_wait(&self, record: Record, surgery: Option<Surgery>) -> Result<Recorded, LogError> {
+    fn queue(&self, record: Record, surgery: Option<Surgery>) -> Result<oneshot::Receiver<Answer>, LogError> {
         let attempts = record.event.client.as_ref().filter(|_| !record.may_use_reserve);
         let place = self.0.waiting.enter(attempts)?;
-        let (answer, answered) = oneshot::channel();
+        let (reply, answered) = reply();
         let draft = Draft::of(&record.event, None, &*self.0.entropy)?;
-        let queued = Queued { record, draft, surgery, answer, place: Some(place) };
+        let queued = Queued { record, draft, surgery, reply, place: Some(place) };
         self.0.queue.try_send(queued).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LogError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;
-        let waiting = tracing::debug_span!("record");
-        let placed = answered.instrument(waiting).await.unwrap_or_else(|_| Err(self.stopped()))?;
-        Ok(placed.recorded())
+        Ok(answered)
     }
 
     /// Whether an attempt of `client` would be recorded in time: asked before any work is put into it.

@@ -187,19 +187,22 @@ impl Log {
     /// # Errors
     /// Not known to be recorded: the token is dropped, and nothing but 503 may be answered. It may have been
     /// recorded all the same ("may have been delivered"); the reverse never happens.
-    pub async fn release(
+    pub fn release(
         &self,
         token: UnreleasedToken,
         template: Event,
         conditions: Vec<Condition>,
         effects: Vec<Effect>,
-    ) -> Result<Result<ReleasedToken, RecordedDenial>, LogError> {
+    ) -> impl Future<Output = Result<Result<ReleasedToken, RecordedDenial>, LogError>> + Send {
         let event = token.describe(template);
-        let recorded = self.record(Record { event, conditions, effects, may_use_reserve: false }).await?;
-        Ok(match &recorded.failed {
-            Some(condition) => Err(RecordedDenial { rule: condition.rule().to_owned(), recorded }),
-            None => Ok(ReleasedToken { jws: token.jws, claims: token.claims, recorded }),
-        })
+        let recorded = self.record(Record { event, conditions, effects, may_use_reserve: false });
+        async move {
+            let recorded = recorded.await?;
+            Ok(match &recorded.failed {
+                Some(condition) => Err(RecordedDenial { rule: condition.rule().to_owned(), recorded }),
+                None => Ok(ReleasedToken { jws: token.jws, claims: token.claims, recorded }),
+            })
+        }
     }
 
     /// Releases a token that was released before: the same claims, signed anew, and only if what is signed is
@@ -228,14 +231,18 @@ impl Log {
     ///
     /// # Errors
     /// Not known to be recorded: nothing but 503 may be answered.
-    pub async fn deny(&self, event: Event, rule: &str) -> Result<RecordedDenial, LogError> {
+    pub fn deny(
+        &self,
+        event: Event,
+        rule: &str,
+    ) -> impl Future<Output = Result<RecordedDenial, LogError>> + Send {
         let record = Record {
             event: event.denied(rule),
             conditions: Vec::new(),
             effects: Vec::new(),
             may_use_reserve: false,
         };
-        let recorded = self.record(record).await?;
-        Ok(RecordedDenial { rule: rule.to_owned(), recorded })
+        let recorded = self.record(record);
+        async move { Ok(RecordedDenial { rule: rule.to_owned(), recorded: recorded.await? }) }
     }
 }

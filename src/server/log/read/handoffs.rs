@@ -4,9 +4,10 @@
 //! one is under way waits and is asked about together: with a look-up each, SQLite recorded 7 redeems a commit instead of
 //! 22 (`cargo bench --bench mint -- redeem`).
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::grants::Grant;
+use crate::server::log::reply::{Reply, answer_all, reply};
 use crate::server::log::{Log, LogError, StoredCode, Tag};
 use crate::server::store::grants::{self, Handoff};
 use crate::server::store::{Db, StoreError};
@@ -15,7 +16,7 @@ use crate::server::store::{Db, StoreError};
 const TOGETHER: usize = 64;
 
 /// One look-up: what finds the code, and where the answer goes.
-pub(in crate::server::log) type Wanted = (Tag, oneshot::Sender<Result<Option<Handoff>, StoreError>>);
+pub(in crate::server::log) type Wanted = (Tag, Reply<Result<Option<Handoff>, StoreError>>);
 
 /// Begins to answer what is sent; ends when nobody can send any more.
 pub(in crate::server::log) fn find_codes(db: Db) -> mpsc::Sender<Wanted> {
@@ -25,13 +26,12 @@ pub(in crate::server::log) fn find_codes(db: Db) -> mpsc::Sender<Wanted> {
         while wanted.recv_many(&mut batch, TOGETHER).await > 0 {
             let hashes: Vec<&str> = batch.iter().map(|(hash, _)| &*hash.0).collect();
             let found = grants::handoffs(&db, &hashes).await;
-            for (hash, answer) in batch.drain(..) {
+            answer_all(batch.drain(..).map(|(hash, reply)| {
                 let mine = |found: &Vec<Handoff>| {
                     found.iter().find(|found| *found.code.code_hash == *hash.0).cloned()
                 };
-                // who is gone needs no answer
-                let _ = answer.send(found.as_ref().map(mine).map_err(Clone::clone));
-            }
+                (reply, found.as_ref().map(mine).map_err(Clone::clone))
+            }));
         }
     });
     sender
@@ -44,9 +44,9 @@ impl Log {
     /// # Errors
     /// The database could not be asked.
     pub async fn handoff(&self, hash: Tag) -> Result<Option<(StoredCode, Grant)>, LogError> {
-        let (sender, answer) = oneshot::channel();
-        self.0.codes.send((hash, sender)).await.map_err(|_| LogError::Closed)?;
-        let Some(found) = answer.await.map_err(|_| LogError::Closed)?? else { return Ok(None) };
+        let (reply, answered) = reply();
+        self.0.codes.send((hash, reply)).await.map_err(|_| LogError::Closed)?;
+        let Some(found) = answered.await.map_err(|_| LogError::Closed)?? else { return Ok(None) };
         Ok(Some((found.code, Grant::read(found.grant)?)))
     }
 }
