@@ -1,5 +1,6 @@
 //! The token room against vectors nobody here wrote, hostile tables and properties; the guards over HTTP.
 
+mod boundaries;
 mod cookbook;
 mod downstream;
 mod fixtures;
