@@ -2,7 +2,7 @@
 //! found nobody to notice (`cargo mutants --no-default-features -f 'src/token/**' -C=--lib -C=--test -C=conformance`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -11,13 +11,13 @@ use stagedoor::token::ids::MAX_ID_BYTES;
 use stagedoor::token::jws::{MAX_TOKEN_BYTES, UnverifiedJws};
 use stagedoor::token::key_set::{KeySetError, MAX_JWKS_BYTES, MAX_KEYS};
 use stagedoor::token::{
-    Alg, FeedDocument, FeedKind, FixedClock, Invalid, InvalidId, KeySet, Known, LocalSigner, Scope, Signer,
-    Standing, Sub, TrustedIssuer, Verifier, VerifyingKey,
+    Alg, AudienceRule, FeedDocument, FeedKind, FixedClock, Invalid, InvalidId, KeySet, Known, LocalSigner,
+    Scope, Signer, Standing, Sub, TrustedIssuer, Verifier, VerifyingKey,
 };
 
 use crate::fixtures::{
-    API, EDDSA, ES256, HOME_KEY, NOW, STAGEDOOR, claims, header, home_claims, issuer, keys, sign, verifier,
-    with,
+    API, EDDSA, ES256, HOME_KEY, NOW, STAGEDOOR, STRANGER, claims, header, home_claims, issuer, keys, sign,
+    verifier, with,
 };
 
 fn at(seconds: i64, millis: i64) -> DateTime<Utc> {
@@ -258,4 +258,70 @@ fn a_shared_signer_signs_as_its_own() {
     let signature = Signer::sign(&shared, b"text").unwrap();
     assert!(shared.verifying_key().verifies(b"text", &signature));
     assert_eq!(Signer::verifying_key(&shared).kid(), LocalSigner::verifying_key(&shared).kid());
+}
+
+#[test]
+fn who_is_trusted_changes_while_it_verifies() {
+    let (verifier, _) = verifier();
+    let stranger = issuer("https://other.example");
+    let token =
+        sign(&STRANGER, &header(&STRANGER), &with(home_claims(), &[("iss", stranger.as_str().into())]));
+    assert_eq!(verifier.verify(&token).unwrap_err(), Invalid::Issuer);
+    let trusted = || TrustedIssuer::home(stranger.clone()).audience(API.parse().unwrap());
+    let set = |issuer, signer: &LocalSigner| verifier.set_issuer(issuer, keys(&[signer])).unwrap();
+    set(trusted(), &STRANGER);
+    let first = verifier.verify(&token).unwrap();
+    assert!(verifier.is_ready() && verifier.issuers().iter().any(|known| *known.iss() == stranger));
+    assert_eq!(verifier.issuers().len(), 3);
+    set(trusted(), &STRANGER);
+    assert!(Arc::ptr_eq(&first, &verifier.verify(&token).unwrap()), "the same again forgets nothing");
+    set(trusted().algs(&[Alg::EdDsa]), &STRANGER);
+    assert_eq!(verifier.verify(&token).unwrap_err(), Invalid::Algorithm, "other terms, the same keys");
+    set(trusted(), &ES256);
+    assert_eq!(verifier.verify(&token).unwrap_err(), Invalid::KeyUnknown, "the same terms, other keys");
+    set(trusted(), &STRANGER);
+    verifier.verify(&token).unwrap();
+    verifier.forget_keys(&stranger);
+    assert_eq!(verifier.verify(&token).unwrap_err(), Invalid::KeysUnavailable);
+    assert!(!verifier.is_ready());
+}
+
+#[test]
+fn whoever_fetches_keys_is_told_of_those_that_are_missing_and_of_nothing_else() {
+    let (verifier, _) = verifier();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    verifier.on_key_wanted(Box::new(move |iss, kid| {
+        tell.lock().unwrap().push((iss.to_string(), kid.to_owned()));
+    }));
+    let unknown = sign(&STRANGER, &header(&STRANGER), &claims());
+    assert_eq!(verifier.verify(&unknown).unwrap_err(), Invalid::KeyUnknown);
+    let forged = sign(&STRANGER, &header(&ES256), &claims());
+    assert_eq!(verifier.verify(&forged).unwrap_err(), Invalid::Signature);
+    verifier.verify(&sign(&ES256, &header(&ES256), &claims())).unwrap();
+    assert_eq!(*told.lock().unwrap(), [(STAGEDOOR.to_owned(), STRANGER.kid().to_string())]);
+}
+
+#[test]
+fn an_audience_is_asked_for_as_configured() {
+    let taken = |rule: AudienceRule, aud: Value| {
+        // the only ones that may have none
+        let issuer = TrustedIssuer::clerk(issuer(STAGEDOOR)).typ(&["at+jwt"]).algs(&[Alg::Es256]);
+        let issuer = issuer.audience_rule(rule);
+        let clock = Arc::new(FixedClock::at_seconds(NOW));
+        let verifier = Verifier::builder().issuer_with_keys(issuer, keys(&[&ES256])).clock(clock);
+        let token = sign(&ES256, &header(&ES256), &with(claims(), &[("aud", aud)]));
+        verifier.build().unwrap().verify(&token).is_ok()
+    };
+    let ours = || AudienceRule::AnyOf(vec![API.parse().unwrap()]);
+    for (aud, of_ours, of_any, of_none) in [
+        (json!(API), true, true, false),
+        (json!(["https://other.example", API]), true, true, false),
+        (json!("https://other.example"), false, true, false),
+        (json!("-"), false, false, true),
+    ] {
+        assert_eq!(taken(ours(), aud.clone()), of_ours, "{aud}");
+        assert_eq!(taken(AudienceRule::Any, aud.clone()), of_any, "{aud}");
+        assert_eq!(taken(AudienceRule::Absent, aud.clone()), of_none, "{aud}");
+    }
 }
