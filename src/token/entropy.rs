@@ -56,3 +56,27 @@ fn draw(buf: &mut [u8]) {
     // A machine without randomness can issue nothing safely: stopping is the only right answer.
     aws_lc_rs::rand::fill(buf).expect("the system's random generator answers");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_given_out_twice_whatever_is_asked_for() {
+        let mut given = HashSet::new();
+        for _ in 0..100 {
+            // across the ends of the supply, out of step with it, and longer than it is for
+            for length in 1..=2 * SHORT + 1 {
+                let mut drawn = vec![0; length];
+                SystemEntropy.fill(&mut drawn);
+                for part in drawn.chunks_exact(8) {
+                    assert!(given.insert(part.to_vec()), "{part:x?} was given out before");
+                }
+            }
+        }
+        assert_ne!(SystemEntropy.bytes::<SHORT>(), SystemEntropy.bytes::<SHORT>());
+        assert_ne!(SystemEntropy.bytes::<32>(), SystemEntropy.bytes::<32>());
+    }
+}

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use stagedoor::token::feed::{FeedError, GrowingSet};
@@ -323,5 +325,19 @@ fn an_audience_is_asked_for_as_configured() {
         assert_eq!(taken(ours(), aud.clone()), of_ours, "{aud}");
         assert_eq!(taken(AudienceRule::Any, aud.clone()), of_any, "{aud}");
         assert_eq!(taken(AudienceRule::Absent, aud.clone()), of_none, "{aud}");
+    }
+}
+
+#[test]
+fn each_coordinate_has_its_whole_length() {
+    let jwk = ES256.verifying_key().to_jwk();
+    let bytes = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let point = [bytes("x"), bytes("y")].concat();
+    for at in [0, 31, 32, 33, 64] {
+        // the same point, divided elsewhere: one key must not have two forms (RFC 7518 §6.2.1.2)
+        let mut divided = jwk.clone();
+        divided["x"] = URL_SAFE_NO_PAD.encode(&point[..at]).into();
+        divided["y"] = URL_SAFE_NO_PAD.encode(&point[at..]).into();
+        assert_eq!(VerifyingKey::from_jwk(&divided).is_ok(), at == 32, "{at}");
     }
 }
