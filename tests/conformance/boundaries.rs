@@ -22,8 +22,15 @@ use crate::fixtures::{
     verifier, with,
 };
 
-fn at(seconds: i64, millis: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(seconds * 1000 + millis).unwrap()
+/// So many milliseconds after `NOW`.
+fn after_now(millis: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(NOW * 1000 + millis).unwrap()
+}
+
+/// Trusts one issuer, at `NOW`.
+fn trusting(issuer: TrustedIssuer, keys: KeySet) -> Verifier {
+    let clock = Arc::new(FixedClock::at_seconds(NOW));
+    Verifier::builder().issuer_with_keys(issuer, keys).clock(clock).build().unwrap()
 }
 
 fn document(kind: FeedKind, seq: i64) -> FeedDocument {
@@ -79,7 +86,7 @@ fn what_is_known_ends_what_it_names_and_nothing_else() {
         for known in [told, heard, kept] {
             assert_eq!(known.revokes(&token), *revoked, "{name}");
             let standing = if *revoked { Standing::Revoked } else { Standing::Good };
-            assert_eq!(known.standing(&token, at(NOW, 0), bound), standing, "{name}");
+            assert_eq!(known.standing(&token, after_now(0), bound), standing, "{name}");
         }
         assert!(!before.revokes(&token), "{name}: knowledge is never changed in place");
     }
@@ -88,10 +95,7 @@ fn what_is_known_ends_what_it_names_and_nothing_else() {
 #[test]
 fn a_token_that_does_not_say_when_it_was_issued_is_older_than_every_cut_off() {
     let (verifier, _) = verifier();
-    let home = crate::fixtures::home_claims();
-    let token =
-        verifier.verify(&sign(&crate::fixtures::HOME_KEY, &header(&crate::fixtures::HOME_KEY), &home));
-    let token = token.unwrap();
+    let token = verifier.verify(&sign(&HOME_KEY, &header(&HOME_KEY), &home_claims())).unwrap();
     assert!(token.iat.is_none() && token.sid.is_none() && token.client_id.is_none());
     let known = |all| Known { all, ..Known::default() };
     assert!(known(Some(i64::MIN)).revokes(&token));
@@ -105,17 +109,17 @@ fn knowledge_is_fresh_up_to_its_bound_and_is_refreshed_by_what_was_read_later() 
     let bound = TimeDelta::seconds(5);
     let known = Known::after(None, &document(FeedKind::Snapshot, 7)).unwrap();
     for (millis, stale) in [(-5001, true), (-5000, false), (5000, false), (5001, true)] {
-        assert_eq!(known.is_stale(at(NOW, millis), bound), stale, "{millis} ms");
+        assert_eq!(known.is_stale(after_now(millis), bound), stale, "{millis} ms");
     }
     let heartbeat =
         |seq, read_ms| FeedDocument { read_ms, prev: Some(7), ..document(FeedKind::Heartbeat, seq) };
     // the very same again is no step back; one that was read before is
-    assert_eq!(Known::after(Some(&known), &heartbeat(7, NOW * 1000)).unwrap().as_of, at(NOW, 0));
+    assert_eq!(Known::after(Some(&known), &heartbeat(7, NOW * 1000)).unwrap().as_of, after_now(0));
     assert_eq!(Known::after(Some(&known), &heartbeat(7, NOW * 1000 - 1)).unwrap_err(), FeedError::Older);
-    assert_eq!(Known::after(Some(&known), &heartbeat(7, NOW * 1000 + 1)).unwrap().as_of, at(NOW, 1));
+    assert_eq!(Known::after(Some(&known), &heartbeat(7, NOW * 1000 + 1)).unwrap().as_of, after_now(1));
     // a longer log that was read earlier, by another replica: what it tells is new, knowledge grows no older
     let next = Known::after(Some(&known), &heartbeat(8, NOW * 1000 - 1)).unwrap();
-    assert_eq!((next.seq, next.as_of), (8, at(NOW, 0)));
+    assert_eq!((next.seq, next.as_of), (8, after_now(0)));
 }
 
 #[test]
@@ -193,7 +197,7 @@ fn key_sets_are_read_up_to_their_size() {
 }
 
 #[test]
-fn keys_are_equal_when_all_of_them_is() {
+fn keys_are_equal_when_name_and_material_are() {
     let key = ES256.verifying_key();
     let renamed = |jwk: Value| VerifyingKey::from_jwk(&jwk).unwrap();
     assert_eq!(*key, renamed(key.to_jwk()));
@@ -212,6 +216,10 @@ fn raw_keys_have_their_curves_length() {
     for length in [0, 63, 65, 96, 128] {
         assert!(VerifyingKey::from_raw(Alg::Es256, &point(length)).is_err(), "{length}");
     }
+}
+
+#[test]
+fn a_key_is_taken_when_it_may_verify() {
     for (ops, taken) in [
         (json!(["verify"]), true),
         (json!(["sign", "verify"]), true),
@@ -227,22 +235,20 @@ fn raw_keys_have_their_curves_length() {
 
 #[test]
 fn an_issuer_is_held_to_its_algorithms_and_types() {
-    let trusting = |change: fn(TrustedIssuer) -> TrustedIssuer| {
+    let held_to = |change: fn(TrustedIssuer) -> TrustedIssuer| {
         let issuer = TrustedIssuer::stagedoor(issuer(STAGEDOOR)).audience(API.parse().unwrap());
-        let clock = Arc::new(FixedClock::at_seconds(NOW));
-        let both = keys(&[&ES256, &EDDSA]);
-        Verifier::builder().issuer_with_keys(change(issuer), both).clock(clock).build().unwrap()
+        trusting(change(issuer), keys(&[&ES256, &EDDSA]))
     };
-    let only_eddsa = trusting(|issuer| issuer.algs(&[Alg::EdDsa]));
+    let only_eddsa = held_to(|issuer| issuer.algs(&[Alg::EdDsa]));
     only_eddsa.verify(&sign(&EDDSA, &header(&EDDSA), &claims())).unwrap();
     let by_es256 = sign(&ES256, &header(&ES256), &claims());
     assert_eq!(only_eddsa.verify(&by_es256).unwrap_err(), Invalid::Algorithm, "its key is in the set");
     // RFC 7515 §4.1.9: `application/` is left out only where no other slash is
     let typed = |typ: &str| sign(&ES256, &with(header(&ES256), &[("typ", typ.into())]), &claims());
-    let with_slash = trusting(|issuer| issuer.typ(&["x/y"]));
+    let with_slash = held_to(|issuer| issuer.typ(&["x/y"]));
     with_slash.verify(&typed("X/y")).unwrap();
     assert_eq!(with_slash.verify(&typed("application/x/y")).unwrap_err(), Invalid::Type);
-    let usual = trusting(|issuer| issuer);
+    let usual = held_to(|issuer| issuer);
     usual.verify(&typed("Application/AT+jwt")).unwrap();
 }
 
@@ -309,11 +315,8 @@ fn an_audience_is_asked_for_as_configured() {
     let taken = |rule: AudienceRule, aud: Value| {
         // the only ones that may have none
         let issuer = TrustedIssuer::clerk(issuer(STAGEDOOR)).typ(&["at+jwt"]).algs(&[Alg::Es256]);
-        let issuer = issuer.audience_rule(rule);
-        let clock = Arc::new(FixedClock::at_seconds(NOW));
-        let verifier = Verifier::builder().issuer_with_keys(issuer, keys(&[&ES256])).clock(clock);
         let token = sign(&ES256, &header(&ES256), &with(claims(), &[("aud", aud)]));
-        verifier.build().unwrap().verify(&token).is_ok()
+        trusting(issuer.audience_rule(rule), keys(&[&ES256])).verify(&token).is_ok()
     };
     let ours = || AudienceRule::AnyOf(vec![API.parse().unwrap()]);
     for (aud, of_ours, of_any, of_none) in [

@@ -19,7 +19,7 @@ use super::head::{Head, locate, position};
 use super::plan::{self, Given, Outcome, Planned};
 use super::proof;
 use super::record::{Condition, Event, EventType, Record};
-use super::reply::{Reply, answer, answer_all, reply};
+use super::reply::{Reply, answer_all, reply};
 use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
@@ -187,9 +187,8 @@ impl Batcher {
                 halt::mark(&self.db, self.floor.epoch, &fatal).await;
                 self.fatal.send_replace(Some(fatal.clone()));
                 self.queue.close();
-                while let Ok(queued) = self.queue.try_recv() {
-                    answer(queued.reply, Err(LogError::Stopped(fatal.clone())));
-                }
+                let left = std::iter::from_fn(|| self.queue.try_recv().ok());
+                answer_all(left.map(|queued| (queued.reply, Err(LogError::Stopped(fatal.clone())))));
                 return;
             }
         }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -18,8 +18,8 @@ type Desk = UnboundedSender<Errand>;
 type Answers<T> = Vec<(oneshot::Sender<T>, T)>;
 
 thread_local! {
-    /// This thread's desk, once somebody waited here.
-    static DESK: RefCell<Option<Desk>> = const { RefCell::new(None) };
+    /// This thread's desk, once somebody waited here, and the runtime that serves it.
+    static DESK: RefCell<Option<(Id, Desk)>> = const { RefCell::new(None) };
 }
 
 /// Who waits for an answer, and on which thread.
@@ -36,12 +36,7 @@ pub(super) fn reply<T>() -> (Reply<T>, oneshot::Receiver<T>) {
     (Reply { to, desk: desk() }, answered)
 }
 
-/// Answers one. A waiter that has gone away is no error.
-pub(super) fn answer<T>(reply: Reply<T>, answer: T) {
-    let _ = reply.to.send(answer);
-}
-
-/// Answers all, in their order.
+/// Answers all, in their order. A waiter that has gone away is no error.
 pub(super) fn answer_all<T: Send + 'static>(answers: impl IntoIterator<Item = (Reply<T>, T)>) {
     let mut by_desk: Vec<(Desk, Answers<T>)> = Vec::new();
     for (reply, answer) in answers {
@@ -67,16 +62,20 @@ pub(super) fn answer_all<T: Send + 'static>(answers: impl IntoIterator<Item = (R
     }
 }
 
-/// This thread's desk; a new one where the last one's runtime has ended.
+/// This thread's desk; a new one where the last one's runtime is another or has ended: whoever waits may be the only
+/// one that drives his.
 fn desk() -> Option<Desk> {
     let runtime = Handle::try_current().ok()?;
     DESK.with_borrow_mut(|known| {
-        if let Some(desk) = known.as_ref().filter(|desk| !desk.is_closed()) {
+        if let Some((id, desk)) = known
+            && *id == runtime.id()
+            && !desk.is_closed()
+        {
             return Some(desk.clone());
         }
         let (desk, errands) = unbounded_channel();
         runtime.spawn(run(errands));
-        *known = Some(desk.clone());
+        *known = Some((runtime.id(), desk.clone()));
         Some(desk)
     })
 }
@@ -102,10 +101,13 @@ mod tests {
             assert_eq!((&mut early_answer).await, Ok(1));
             assert_eq!(other_answer.await, Ok(2));
         });
+        let second = runtime();
+        let (beside, beside_answer) = second.block_on(async { reply() });
+        answer_all([(beside, 6)]);
+        assert_eq!(second.block_on(beside_answer), Ok(6), "nobody drives the first one meanwhile");
         let (late, late_answer) = first.block_on(async { reply() });
         drop(first);
         answer_all([(late, 3)]);
-        let second = runtime();
         assert_eq!(second.block_on(late_answer), Ok(3), "its runtime is gone");
         let (anew, anew_answer) = second.block_on(async { reply() });
         let (outside, mut outside_answer) = reply();
