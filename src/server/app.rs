@@ -1,11 +1,11 @@
 //! Wires the parts, serves them, and stops cleanly.
 
+mod background;
 mod dev;
 mod parts;
 mod witness;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,9 +14,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
-use chrono::TimeDelta;
 use tokio::task::JoinHandle;
 
+use background::{background, follow_certificate, record_noise, warn_of_untold_glass};
 pub use dev::{dev, dev_once};
 pub use witness::{RunningWitness, WitnessSetup, start_witness, witness};
 
@@ -29,19 +29,16 @@ use super::issue::{HandoffSecrets, InFlight, IssueDesk, TargetWatch};
 use super::keyring::Keyring;
 use super::limits::{FailureLimit, MintLimits, UsedAssertions};
 use super::log::sightings::Sightings;
-use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record, witnessing};
+use super::log::{self, CheckpointSigner, Event, EventType, Log, LogOptions, Record};
 use super::master_key::MasterKey;
 use super::metrics::{Metrics, Noise};
-use super::policy::Reload;
-use super::revoke::{self, Feed, PlaceLimits, RevocationState, Revoker, RevokerParts};
+use super::revoke::{Feed, PlaceLimits, RevocationState, Revoker, RevokerParts};
 use super::service::Service;
 use super::store::{self, Db, StoreError};
 use super::ticket::TicketSystem;
 use super::tls::Tls;
 use crate::token::{Clock, Entropy, Issuer, SystemClock, SystemEntropy};
 
-/// How often expired revocations, codes and keys are cleared.
-const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// Stands in a database that `dev` made, which `serve` refuses.
 pub(super) const DEV_STAMP: &str = "dev";
 /// The largest request body, bytes (contract.md §3).
@@ -52,16 +49,6 @@ const MOST_TO_BE_TAKEN: i32 = 4096;
 const LOOK_FOR_SLOW_ONES_EVERY: Duration = Duration::from_secs(1);
 /// How long requests under way may take to finish when the process is told to stop, seconds.
 const DRAIN_SECONDS: u64 = 30;
-/// How often it is looked whether an issuer's keys are due.
-const LOOK_AT_ISSUERS_EVERY: Duration = Duration::from_secs(2);
-/// How often it is looked whether the policy's text changed.
-const LOOK_AT_POLICY_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether the certificate was renewed.
-const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether a key has signed for long enough.
-const LOOK_AT_KEYS_EVERY: Duration = Duration::from_mins(1);
-/// How often refused noise is summed into the log.
-const NOISE_EVERY: Duration = Duration::from_mins(1);
 
 /// Why the service does not start, or had to stop. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -415,173 +402,6 @@ fn export(config: &Config, service: &Data<Service>) -> Result<Option<Exporting>,
         exporter.run(render, closed).await;
     });
     Ok(Some((exporting, close)))
-}
-
-/// What runs beside the requests.
-fn background(service: &Data<Service>, config: &Config) -> Vec<JoinHandle<()>> {
-    let (policy, max_age, aging) = (config.policy_path.clone(), config.key_max_age, service.clone());
-    let (noise, clients, keys, issuers) =
-        (service.clone(), service.clone(), service.clone(), service.clone());
-    let (rules, outward, uses) = (service.clone(), service.clone(), service.clone());
-    let (state, feed, tidy) = (service.clone(), service.clone(), service.clone());
-    vec![
-        tokio::spawn(async move { state.revocations.follow().await }),
-        tokio::spawn({
-            let service = service.clone();
-            async move { service.desk.watch.run().await }
-        }),
-        tokio::spawn(async move { feed.feed.run().await }),
-        tokio::spawn(async move { uses.sightings.record(&uses.log, &*uses.clock).await }),
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(TIDY_EVERY).await;
-                if let Err(error) = revoke::tidy(&tidy.db, &*tidy.clock).await {
-                    tracing::warn!(error = %http::problem::chain(&error), "expired rows are cleared later");
-                }
-            }
-        }),
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(NOISE_EVERY).await;
-                noise.failures.forget_quiet();
-                noise.desk.limits.forget_quiet();
-                record_noise(&noise).await;
-            }
-        }),
-        tokio::spawn(async move {
-            let Some(path) = policy else { return };
-            loop {
-                tokio::time::sleep(LOOK_AT_POLICY_EVERY).await;
-                reload_policy(&rules, &path).await;
-            }
-        }),
-        tokio::spawn(async move {
-            let mut said = String::new();
-            loop {
-                publish(&outward, &mut said).await;
-                tokio::time::sleep(witnessing::EVERY).await;
-            }
-        }),
-        tokio::spawn(async move {
-            let Some(max_age) = max_age else { return };
-            loop {
-                rotate_keys(&aging, max_age).await;
-                tokio::time::sleep(LOOK_AT_KEYS_EVERY).await;
-            }
-        }),
-        tokio::spawn(async move { clients.clients.follow(&clients.db).await }),
-        tokio::spawn(async move {
-            let publish = |keyring: &Keyring| {
-                keys.checker.set_keys(keyring.token_keys());
-                keys.gates.verifier().set_keys(&keys.desk.issuer, keyring.token_keys());
-            };
-            keys.keyring.follow(&keys.db, publish).await;
-        }),
-        tokio::spawn(async move {
-            loop {
-                issuers.desk.actors.refresh().await;
-                for (issuer, keys) in issuers.desk.actors.keys() {
-                    issuers.gates.verifier().set_keys(&issuer, keys);
-                }
-                tokio::time::sleep(LOOK_AT_ISSUERS_EVERY).await;
-            }
-        }),
-    ]
-}
-
-/// The signed checkpoint goes to the log stream when it changed, and to the witnesses.
-async fn publish(service: &Service, said: &mut String) {
-    match service.log.checkpoint().await {
-        Ok(checkpoint) if checkpoint != *said => {
-            // as a string: escaped in lines for people, whole in JSON
-            tracing::info!(checkpoint = checkpoint.as_str(), "signed checkpoint");
-            *said = checkpoint;
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(error = %http::problem::chain(&error), "no checkpoint can be signed"),
-    }
-    if let Err(error) = service.witnesses.round(&service.log, service.clock.now()).await {
-        tracing::warn!(error = %http::problem::chain(&error), "witnesses cannot be asked");
-    }
-}
-
-/// Takes over a certificate that was renewed; one that cannot be used leaves the old one in place.
-async fn follow_certificate(tls: Arc<Tls>) {
-    let mut said = None;
-    loop {
-        tokio::time::sleep(LOOK_AT_CERTIFICATE_EVERY).await;
-        match tls.look() {
-            Ok(false) => {}
-            Ok(true) => tracing::info!("the TLS certificate was renewed"),
-            // a file that is gone is not said every second
-            Err(error) if said == Some(error.to_string()) => {}
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the new TLS certificate cannot be used; the old one is served on"
-                );
-                said = Some(error.to_string());
-            }
-        }
-    }
-}
-
-/// Publishes the next key where one has signed for `max_age`, and records that it did. Whatever fails is tried
-/// again: the old key goes on.
-async fn rotate_keys(service: &Service, max_age: TimeDelta) {
-    let made = service.keyring.rotate_aged(&service.db, max_age, &*service.entropy).await;
-    let made = made.unwrap_or_else(|error| {
-        tracing::error!(error = %http::problem::chain(&error), "a key that has signed for long could not be rotated");
-        Vec::new()
-    });
-    for key in made {
-        tracing::info!(key.id = %key.kid, purpose = %key.purpose, "the next key is published and signs in ten minutes");
-        let record = Record::of(Event::key(&key.kid, "rotate", &key.purpose.to_string())).from_the_reserve();
-        if let Err(error) = service.log.record(record).await {
-            tracing::error!(%error, "the rotation of a key could not be recorded");
-        }
-    }
-}
-
-/// Takes over a policy that changed and validates, and records that it did; else the old one stays.
-async fn reload_policy(service: &Service, path: &Path) {
-    match service.desk.policy.reload_from(path) {
-        Ok(Reload::Unchanged) => {}
-        Ok(Reload::Changed { old, new, .. }) => {
-            tracing::info!(%old, %new, "the policy changed");
-            let detail = std::iter::once(("replaces".to_owned(), old.into())).collect();
-            let event = Event { policy: Some(new), detail: Some(detail), ..Event::new(EventType::Policy) };
-            if let Err(error) = service.log.record(Record::of(event)).await {
-                tracing::error!(%error, "the change of the policy could not be recorded");
-            }
-            warn_of_untold_glass(service);
-        }
-        Err(error) => {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the new policy cannot be used; the old one stays"
-            );
-        }
-    }
-}
-
-/// Who breaks the glass is always told of; where nobody listens the permit grants nothing.
-fn warn_of_untold_glass(service: &Service) {
-    if service.desk.policy.current().breaks_glass() && !service.webhooks.tell_of_grants() {
-        tracing::warn!(
-            "the policy has a @break_glass permit, and no webhook takes grant.started: it grants nothing until one does"
-        );
-    }
-}
-
-/// Refusals that are counted, not recorded one by one, go into the log as sums.
-async fn record_noise(service: &Service) {
-    let Some(sums) = service.noise.take() else { return };
-    let detail = sums.into_iter().map(|(status, n)| (format!("http_{status}"), n.into())).collect();
-    let event = Event { detail: Some(detail), ..Event::new(EventType::Suppressed) };
-    if let Err(error) = service.log.record(Record::of(event)).await {
-        tracing::warn!(%error, "sums of refused requests could not be recorded");
-    }
 }
 
 /// `stagedoor serve`.

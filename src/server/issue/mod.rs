@@ -3,8 +3,10 @@
 mod again;
 mod approval;
 mod attempt;
+mod explain;
 mod handoff;
 mod once;
+mod question;
 mod redeem;
 mod secrets;
 mod sign;
@@ -14,12 +16,13 @@ mod targets;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tracing::Instrument as _;
 
 pub use again::Withdrawn;
 pub use approval::{ApproveAsk, Outcome, Waiting};
 pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
+pub use explain::Explained;
 pub use handoff::{CodeChallenge, Handed, Handoff};
 pub use once::{InFlight, RequestKey};
 pub use redeem::RedeemAsk;
@@ -27,19 +30,14 @@ pub use secrets::HandoffSecrets;
 pub use subject::{Parent, Target};
 pub use targets::TargetWatch;
 
-use crate::server::actors::{ActorTokenError, Actors};
+use crate::server::actors::Actors;
 use crate::server::checker::Checker;
-use crate::server::clients::{Client, ClientScope, Clients, Profile};
-use crate::server::directory::{Cached, Directory};
+use crate::server::clients::{Client, ClientScope, Clients};
+use crate::server::directory::Directory;
 use crate::server::keyring::{Keyring, KeyringError};
 use crate::server::limits::MintLimits;
-use crate::server::log::{
-    Decision, Event, EventType, GrantRow, Log, LogError, Personal, Record, ReleasedToken,
-};
-use crate::server::policy::{
-    Action, ActorFacts, ClientFacts, Limits, Person, Policy, PolicyStore, Question, Refusal, TargetFacts,
-    Verdict,
-};
+use crate::server::log::{Decision, Event, EventType, GrantRow, Log, LogError, Personal, ReleasedToken};
+use crate::server::policy::{ActorFacts, Limits, Policy, PolicyStore, Question, Verdict};
 use crate::server::revoke::{PeopleTags, RevocationState, Revoker};
 use crate::server::ticket::TicketSystem;
 use crate::token::signer::SignError;
@@ -138,20 +136,6 @@ enum Look {
     Up,
     /// Only what is known already counts.
     AtWhatIsKnown,
-}
-
-/// What the policy would say.
-#[derive(Debug)]
-pub enum Explained {
-    /// It was not even asked.
-    Refused(Denial),
-    /// This.
-    Answer {
-        /// Which rule, in a sentence, with which limits.
-        verdict: Verdict,
-        /// Of whom nothing is known because nobody was asked.
-        unknown: Vec<&'static str>,
-    },
 }
 
 /// When, by which rules, and how far one may look: the same for a whole attempt, whatever changes meanwhile.
@@ -354,216 +338,6 @@ impl IssueDesk {
             Denial::unreachable("the ticket system")
         })?;
         facts.objection().map_or(Ok(()), |(rule, message)| Err(Denial::by_rule(rule, message)))
-    }
-
-    /// Everything the policy may look at.
-    async fn question(
-        &self,
-        caller: &Caller<'_>,
-        ask: &Ask,
-        target: &Target,
-        actor: ActorFacts,
-        terms: Terms<'_>,
-    ) -> Result<Question, Denial> {
-        let client = caller.client;
-        let audience = match (&target.parent, &ask.audience) {
-            (Some(parent), None) => parent.aud.clone(),
-            (Some(parent), Some(asked)) if asked.iter().any(|a| !parent.aud.contains(a)) => {
-                return Err(Denial::wider_audience());
-            }
-            // Profile `clerk` has no `aud`: its SDKs refuse tokens that have one (contract.md §6).
-            (None, _) if client.profile == Profile::Clerk => Vec::new(),
-            (_, asked) => attempt::audience(client, asked.as_deref())?,
-        };
-        let scope = match (&target.parent, &ask.scope) {
-            (Some(parent), None) => Some(parent.scope.clone()),
-            (Some(parent), Some(asked)) => Some(asked.intersection(&parent.scope)),
-            (None, asked) => asked.clone(),
-        };
-        Ok(Question {
-            action: if target.parent.is_some() { Action::Delegate } else { Action::Impersonate },
-            issuer: actor.act.iss.clone(),
-            target: TargetFacts { id: target.id.clone(), person: self.person(&target.id, terms.look).await? },
-            client: ClientFacts {
-                id: client.id.clone(),
-                name: client.name.clone(),
-                may_assert: client.may_assert(&actor.act.sub, None),
-                clerk: client.profile == Profile::Clerk,
-            },
-            reason: ask.reason.clone(),
-            ticket: ask.ticket.clone(),
-            lifetime_seconds: ask.expires_in_seconds,
-            scope,
-            audience,
-            by_code: false,
-            now: terms.now,
-            address: caller.address,
-            targets_last_hour: self.targets_last_hour(&actor.act, terms).await?,
-            actor,
-        })
-    }
-
-    /// Counted in the log, and only when the policy looks at it.
-    async fn targets_last_hour(&self, actor: &Act, terms: Terms<'_>) -> Result<u32, Denial> {
-        if !terms.policy.counts_targets() {
-            return Ok(0);
-        }
-        let since = terms.now - TimeDelta::hours(1);
-        let targets = self.log.targets_since(actor, since).await;
-        let targets = targets.map_err(|_| Denial::unreachable("the log"))?;
-        let before = targets.iter().filter(|target| terms.besides != Some(*target)).count();
-        Ok(u32::try_from(before).unwrap_or(u32::MAX))
-    }
-
-    /// Who acts: proven by his own token, named by a client that may, or the client itself.
-    async fn who(
-        &self,
-        caller: &Caller<'_>,
-        ask: &Ask,
-        now: DateTime<Utc>,
-        look: Look,
-    ) -> Result<ActorFacts, Denial> {
-        match &ask.actor {
-            Requested::Proven { token, claimed, declared } => {
-                let proven = self.actors.verify_actor_token(token, *declared, now).await;
-                let proven = proven.map_err(|error| match error {
-                    ActorTokenError::NotAcceptable(reason) => Denial::actor_token(&reason.to_string()),
-                    ActorTokenError::Unreachable { .. } => Denial::unreachable("the actor's issuer"),
-                })?;
-                let facts = proven.facts.clone();
-                if claimed.as_ref().is_some_and(|sub| *sub != facts.act.sub) {
-                    return Err(Denial::actor_mismatch());
-                }
-                let person = self.person_of(&facts, look).await?;
-                Ok(ActorFacts { person, ..facts })
-            }
-            Requested::SignedIn(facts) => {
-                let person = self.person_of(facts, look).await?;
-                Ok(ActorFacts { person, ..facts.as_ref().clone() })
-            }
-            Requested::Asserted(sub) => {
-                if !caller.client.may(ClientScope::AssertActor) {
-                    return Err(Denial::scope(ClientScope::AssertActor));
-                }
-                // An asserted actor never carries a trusted issuer's name (contract.md §6).
-                let act = Act { sub: sub.clone(), iss: None, act: None };
-                let person = self.person(sub, look).await?;
-                let directory_id = Some(sub.clone());
-                Ok(ActorFacts { directory_id, person, ..nobody(act, Assurance::Asserted) })
-            }
-            Requested::TheClient => {
-                let sub = Sub::try_from(caller.client.id.as_str())
-                    .map_err(|_| Denial::actor_token("it is missing"))?;
-                let act = Act { sub, iss: Some(self.issuer.clone()), act: None };
-                Ok(nobody(act, Assurance::Verified))
-            }
-        }
-    }
-
-    /// What the directory says of an actor.
-    async fn person_of(&self, actor: &ActorFacts, look: Look) -> Result<Option<Person>, Denial> {
-        match &actor.directory_id {
-            Some(id) => self.person(id, look).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn person(&self, id: &Sub, look: Look) -> Result<Option<Person>, Denial> {
-        match look {
-            Look::Up => self.directory.look_up(id).await.map_err(|error| {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the directory could not be asked");
-                Denial::unreachable("the directory")
-            }),
-            Look::AtWhatIsKnown => Ok(match self.directory.cached(id) {
-                Cached::Known(person) => Some(person),
-                Cached::NotThere | Cached::NotAsked => None,
-            }),
-        }
-    }
-
-    /// What the policy would say, without asking anybody outside and without minting; recorded all the same.
-    ///
-    /// # Errors
-    /// [`LogError`] when the question could not be recorded.
-    pub async fn explain(&self, caller: &Caller<'_>, ask: Ask) -> Result<Explained, LogError> {
-        let now = self.clock.now();
-        let mut event = Event { typ: EventType::Explain, decision: None, ..first_event(caller, &ask) };
-        let policy = self.policy.current();
-        let explained = match self.explain_question(caller, &ask, now, &policy).await {
-            Err(denial) => Explained::Refused(denial),
-            Ok(question) => {
-                event.policy = Some(policy.version().to_owned());
-                let verdict = match policy.decide(&question) {
-                    Verdict::Granted { limits, .. } if self.glass_stays_whole(&limits) => {
-                        let Denial { rule, message, .. } = Denial::untold();
-                        Verdict::Denied { rule, message, refusal: Refusal::Denied }
-                    }
-                    verdict => verdict,
-                };
-                Explained::Answer { verdict, unknown: self.not_asked(&question) }
-            }
-        };
-        let (would, rule) = match &explained {
-            Explained::Refused(denial) => ("denied", denial.rule.clone()),
-            Explained::Answer { verdict, .. } => (verdict.decision(), verdict.rule().to_owned()),
-        };
-        event.rule = Some(rule);
-        event.detail = Some(std::iter::once(("would".to_owned(), would.into())).collect());
-        self.log.record(Record::of(event)).await?;
-        Ok(explained)
-    }
-
-    async fn explain_question(
-        &self,
-        caller: &Caller<'_>,
-        ask: &Ask,
-        now: DateTime<Utc>,
-        policy: &Policy,
-    ) -> Result<Question, Denial> {
-        if !caller.client.may(ClientScope::Issue) {
-            return Err(Denial::scope(ClientScope::Issue));
-        }
-        let target = self.target(caller, &ask.subject, now)?;
-        let mut actor = self.who(caller, ask, now, Look::AtWhatIsKnown).await?;
-        target.put_behind(&mut actor)?;
-        self.question(
-            caller,
-            ask,
-            &target,
-            actor,
-            Terms { now, look: Look::AtWhatIsKnown, policy, besides: None },
-        )
-        .await
-    }
-
-    /// Of whom nothing is known because nobody was asked.
-    fn not_asked(&self, question: &Question) -> Vec<&'static str> {
-        let unasked =
-            |id: &Sub| matches!(self.directory.cached(id), Cached::NotAsked) && !self.directory.is_none();
-        let mut out = Vec::new();
-        if question.actor.directory_id.as_ref().is_some_and(unasked) {
-            out.push("actor");
-        }
-        if unasked(&question.target.id) {
-            out.push("target");
-        }
-        out
-    }
-}
-
-/// An actor of whom nothing is known but who he is.
-fn nobody(act: Act, assurance: Assurance) -> ActorFacts {
-    ActorFacts {
-        act,
-        assurance,
-        roles: Vec::new(),
-        groups: Vec::new(),
-        org: None,
-        acr: None,
-        amr: Vec::new(),
-        auth_time: None,
-        directory_id: None,
-        person: None,
     }
 }
 

@@ -12,8 +12,9 @@ use super::head::{locate, position};
 use super::record::{Event, EventType, Record};
 use super::{Log, LogError};
 use crate::server::store::append::StoredPrivate;
-use crate::server::store::read::{self, PrivateEntry};
+use crate::server::store::read;
 use crate::server::store::surgery::Surgery;
+use crate::server::store::whole::{PrivateEntry, private_rows};
 use crate::token::{Act, Issuer, Sub};
 
 /// How long nobody can have his own acts erased, by default.
@@ -137,7 +138,7 @@ pub async fn erase(
     let mut after = -1;
     let mut found: Vec<(i64, Option<StoredPrivate>)> = Vec::new();
     loop {
-        let rows = read::private_rows(log.db(), after, CHUNK).await.map_err(LogError::from)?;
+        let rows = private_rows(log.db(), after, CHUNK).await.map_err(LogError::from)?;
         let Some(last) = rows.last() else { break };
         after = last.idx;
         for PrivateEntry { idx, t_us, row } in rows {

@@ -12,6 +12,7 @@ mod clock_guard;
 mod conditions;
 pub mod epoch;
 pub mod erase;
+mod error;
 pub mod export;
 mod halt;
 
@@ -45,6 +46,7 @@ use tracing::Instrument as _;
 
 pub use approval::{Approval, ApprovalRow, ApprovalState, LAPSE_SECONDS, REFUSED_BY_COLLEAGUE};
 pub use checkpoint::{Checkpoint, CheckpointSigner};
+pub use error::{Fatal, LogError, OpenError};
 pub use read::{
     Consistency, Cursor, CursorError, EntryFilter, Grant, GrantFilter, GrantStatus, LogEntry, Lookup, Page,
     PersonalData, ReadError, Stretch, Tile,
@@ -61,7 +63,7 @@ use crate::server::store::surgery::Surgery;
 use crate::server::store::{Db, StoreError, read as store_read};
 use crate::token::{ClientId, Clock, Entropy};
 use batcher::{Answer, Batcher, Counters, Published, Queued};
-use body::{BodyError, Draft};
+use body::Draft;
 use clock_guard::ClockGuard;
 use head::Head;
 use reply::reply;
@@ -106,90 +108,6 @@ impl Default for LogOptions {
             compare_database_clock: true,
         }
     }
-}
-
-/// Why nothing was recorded. Every variant is a 503 with `Retry-After`, for grants and denials alike.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LogError {
-    /// More records wait than are recorded in time, or this client has its share of them.
-    #[error("the issuance log has too much to do")]
-    Overloaded,
-    /// The database did not record it, or did not say that it did.
-    #[error("the issuance log cannot record now")]
-    Unavailable(#[source] StoreError),
-    /// Only the reserve of free space is left.
-    #[error("the issuance log is full but for its reserve")]
-    Full,
-    /// The clock stands more than two seconds behind the log's newest entry.
-    #[error("the clock is behind the issuance log")]
-    ClockBehind,
-    /// The clock was set, or differs from the database's.
-    #[error("the clock jumped, or disagrees with the database's")]
-    ClockJumped,
-    /// The event cannot be written down faithfully: a defect of the caller.
-    #[error("the event cannot be recorded")]
-    Unrecordable(#[from] BodyError),
-    /// The log has stopped for good; the process should exit.
-    #[error("the issuance log has stopped")]
-    Stopped(#[source] Fatal),
-    /// The log was closed.
-    #[error("the issuance log is closed")]
-    Closed,
-    /// A cut-off covers the second the token was signed for, or its key: sign anew after `after`. Nothing
-    /// was recorded, and nothing may be answered before another attempt was.
-    #[error("a cut-off covers this second")]
-    NotYet {
-        /// The last second, or moment, that is covered.
-        after: DateTime<Utc>,
-    },
-}
-
-impl LogError {
-    /// When it is worth trying again, seconds (`Retry-After`).
-    #[must_use]
-    pub const fn retry_after_seconds(&self) -> u32 {
-        match self {
-            Self::Overloaded | Self::Unavailable(_) | Self::NotYet { .. } => 1,
-            Self::ClockBehind | Self::ClockJumped | Self::Closed | Self::Stopped(_) => 10,
-            Self::Full | Self::Unrecordable(_) => 60,
-        }
-    }
-}
-
-impl From<StoreError> for LogError {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(error)
-    }
-}
-
-/// The database holds another log than this process wrote to: nothing may be recorded any more.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fatal {
-    /// Entries that were committed are gone.
-    #[error("ROLLBACK: the database has {database} entries, this process saw {seen} committed")]
-    Rollback {
-        /// Entries in the database.
-        database: u64,
-        /// Entries this process saw committed.
-        seen: u64,
-    },
-    /// The log has another past than the one this process saw.
-    #[error("FORK: the log's first {size} entries are not the ones this process saw committed")]
-    Fork {
-        /// The size at which both differ.
-        size: u64,
-    },
-    /// Somebody began a new epoch; a restart continues there.
-    #[error("the database is in epoch {database}, this process signs for epoch {seen}")]
-    Epoch {
-        /// The database's epoch.
-        database: u32,
-        /// This process's epoch.
-        seen: u32,
-    },
-    /// The newest head does not hold together.
-    #[error("the newest head of the log is damaged: {0}")]
-    Corrupt(&'static str),
 }
 
 /// Proof that a record is durable.
@@ -254,31 +172,6 @@ impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Log({})", self.0.signer.origin())
     }
-}
-
-/// Why the log could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The database could not be asked, or is not set up safely.
-    #[error("the issuance log cannot be opened")]
-    Store(#[from] StoreError),
-    /// The newest entries do not verify.
-    #[error("the issuance log does not verify: {0}")]
-    Damaged(verify::Finding),
-    /// A process saw entries committed that are no longer there, here or in another replica.
-    #[error(
-        "the issuance log was stopped and stays so ({0}); nobody may continue it: find the database that has \
-         every entry, or begin a new epoch with `stagedoor audit epoch`"
-    )]
-    Halted(String),
-    /// The signer is for another epoch than the database is in.
-    #[error("the log is in epoch {database}, the signer is for epoch {signer}")]
-    Epoch {
-        /// The database's epoch.
-        database: u32,
-        /// The signer's epoch.
-        signer: u32,
-    },
 }
 
 /// The epoch the database is in, from 1: what a [`CheckpointSigner`] is made for.

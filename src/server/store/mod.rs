@@ -18,6 +18,7 @@ pub mod sqlite;
 pub mod stop;
 pub mod surgery;
 pub mod webhook;
+pub mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;

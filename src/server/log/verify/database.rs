@@ -10,7 +10,8 @@ use crate::server::log::checkpoint::Checkpoint;
 use crate::server::log::head::{Head, locate, position};
 use crate::server::log::tree::{Frontier, Hash};
 use crate::server::store::append::{EPOCH_SPAN, StoredHead};
-use crate::server::store::read::{self, FullEntry, OrphanTable};
+use crate::server::store::read;
+use crate::server::store::whole::{FullEntry, OrphanTable, full_entries, orphans};
 use crate::server::store::{Db, StoreError};
 
 /// Entries fetched at a time.
@@ -44,11 +45,11 @@ pub async fn database(
     for idx in super::tail::beyond(db, 10).await? {
         report.add(last_epoch, Finding::Beyond(locate(idx).1));
     }
-    for idx in read::orphans(db, OrphanTable::Private).await? {
+    for idx in orphans(db, OrphanTable::Private).await? {
         let (epoch, index) = locate(idx);
         report.add(epoch, Finding::PrivateOrphan(index));
     }
-    for idx in read::orphans(db, OrphanTable::Index).await? {
+    for idx in orphans(db, OrphanTable::Index).await? {
         let (epoch, index) = locate(idx);
         report.add(epoch, Finding::IndexOrphan(index));
     }
@@ -328,6 +329,6 @@ async fn fetch(db: &Db, from: i64, end: i64) -> Result<Option<Vec<FullEntry>>, S
     if from >= end {
         return Ok(None);
     }
-    let entries = read::full_entries(db, from, end, CHUNK).await?;
+    let entries = full_entries(db, from, end, CHUNK).await?;
     Ok((!entries.is_empty()).then_some(entries))
 }

@@ -12,7 +12,7 @@ use crate::server::log::body::{open_disclosure, searchable, signed8};
 use crate::server::log::head::locate;
 use crate::server::log::tree::{Hash, leaf_hash, sha256};
 use crate::server::store::append::StoredPrivate;
-use crate::server::store::read::{FullEntry, FullIndex};
+use crate::server::store::whole::{FullEntry, FullIndex};
 
 /// How far `iat` may lie from the time of the record, microseconds: what the append allows, and the second
 /// that `iat` is cut to.

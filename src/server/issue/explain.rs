@@ -1,0 +1,96 @@
+//! What the policy would say: the same question as a mint's, and no token.
+
+use chrono::{DateTime, Utc};
+
+use super::attempt::{Ask, Denial};
+use super::{Caller, IssueDesk, Look, Terms, first_event};
+use crate::server::clients::ClientScope;
+use crate::server::directory::Cached;
+use crate::server::log::{Event, EventType, LogError, Record};
+use crate::server::policy::{Policy, Question, Refusal, Verdict};
+use crate::token::Sub;
+
+/// What the policy would say.
+#[derive(Debug)]
+pub enum Explained {
+    /// It was not even asked.
+    Refused(Denial),
+    /// This.
+    Answer {
+        /// Which rule, in a sentence, with which limits.
+        verdict: Verdict,
+        /// Of whom nothing is known because nobody was asked.
+        unknown: Vec<&'static str>,
+    },
+}
+
+impl IssueDesk {
+    /// What the policy would say, without asking anybody outside and without minting; recorded all the same.
+    ///
+    /// # Errors
+    /// [`LogError`] when the question could not be recorded.
+    pub async fn explain(&self, caller: &Caller<'_>, ask: Ask) -> Result<Explained, LogError> {
+        let now = self.clock.now();
+        let mut event = Event { typ: EventType::Explain, decision: None, ..first_event(caller, &ask) };
+        let policy = self.policy.current();
+        let explained = match self.explain_question(caller, &ask, now, &policy).await {
+            Err(denial) => Explained::Refused(denial),
+            Ok(question) => {
+                event.policy = Some(policy.version().to_owned());
+                let verdict = match policy.decide(&question) {
+                    Verdict::Granted { limits, .. } if self.glass_stays_whole(&limits) => {
+                        let Denial { rule, message, .. } = Denial::untold();
+                        Verdict::Denied { rule, message, refusal: Refusal::Denied }
+                    }
+                    verdict => verdict,
+                };
+                Explained::Answer { verdict, unknown: self.not_asked(&question) }
+            }
+        };
+        let (would, rule) = match &explained {
+            Explained::Refused(denial) => ("denied", denial.rule.clone()),
+            Explained::Answer { verdict, .. } => (verdict.decision(), verdict.rule().to_owned()),
+        };
+        event.rule = Some(rule);
+        event.detail = Some(std::iter::once(("would".to_owned(), would.into())).collect());
+        self.log.record(Record::of(event)).await?;
+        Ok(explained)
+    }
+
+    async fn explain_question(
+        &self,
+        caller: &Caller<'_>,
+        ask: &Ask,
+        now: DateTime<Utc>,
+        policy: &Policy,
+    ) -> Result<Question, Denial> {
+        if !caller.client.may(ClientScope::Issue) {
+            return Err(Denial::scope(ClientScope::Issue));
+        }
+        let target = self.target(caller, &ask.subject, now)?;
+        let mut actor = self.who(caller, ask, now, Look::AtWhatIsKnown).await?;
+        target.put_behind(&mut actor)?;
+        self.question(
+            caller,
+            ask,
+            &target,
+            actor,
+            Terms { now, look: Look::AtWhatIsKnown, policy, besides: None },
+        )
+        .await
+    }
+
+    /// Of whom nothing is known because nobody was asked.
+    fn not_asked(&self, question: &Question) -> Vec<&'static str> {
+        let unasked =
+            |id: &Sub| matches!(self.directory.cached(id), Cached::NotAsked) && !self.directory.is_none();
+        let mut out = Vec::new();
+        if question.actor.directory_id.as_ref().is_some_and(unasked) {
+            out.push("actor");
+        }
+        if unasked(&question.target.id) {
+            out.push("target");
+        }
+        out
+    }
+}
