@@ -111,7 +111,7 @@ fn record() -> Record {
         created_at: now,
         parent: None,
     };
-    Record { event, conditions: vec![], effects: vec![Effect::InsertGrant(row)], may_use_reserve: false }
+    Record { effects: vec![Effect::InsertGrant(row)], ..Record::of(event) }
 }
 
 /// Records per second of `callers` on each of `logs`, and the median and 99th percentile of one call.

@@ -141,7 +141,8 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
     let address = listener.local_addr().map_err(AppError::failed("cannot read the listener's address"))?;
     let issuer = config.issuer_for(address).map_err(|e| AppError::Refused(e.to_string()))?;
     let service = Data::new(assemble(&setup, db, &issuer).await?);
-    let record = Record::of(Event::new(EventType::Start));
+    // who restarts a service whose log is full needs its red button
+    let record = Record::of(Event::new(EventType::Start)).from_the_reserve();
     service.log.record(record).await.map_err(AppError::failed("the log cannot record the start"))?;
 
     let mut running = Running {

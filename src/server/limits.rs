@@ -1,7 +1,8 @@
 //! What a process remembers of those who ask: failures by address, assertions already used, attempts by client and actor.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,8 @@ const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
 
 /// How far two machines' clocks may differ.
 const LEEWAY: TimeDelta = TimeDelta::seconds(5);
-/// The most assertions remembered; over that none is accepted until some have expired.
-const MAX_REMEMBERED: usize = 100_000;
+/// The most assertions of one client that are remembered; over that none of its own is accepted until some have expired.
+const MAX_REMEMBERED: usize = 10_000;
 
 /// Failures by address. A valid credential is never asked this (contract.md §3).
 pub struct FailureLimit(RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>);
@@ -32,9 +33,11 @@ impl Default for FailureLimit {
 }
 
 impl FailureLimit {
-    /// Counts one failure; how long to wait when there have been too many.
+    /// Counts one failure; how long to wait when there have been too many. Those whose address is not known are
+    /// one.
     pub fn failed(&self, address: Option<IpAddr>) -> Option<Duration> {
-        let refused = self.0.check_key(&network_of(address?)).err()?;
+        let network = address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network_of);
+        let refused = self.0.check_key(&network).err()?;
         Some(refused.wait_time_from(DefaultClock::default().now()))
     }
 
@@ -101,27 +104,28 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Assertions that were used, until they expire: a second use is refused. Per process.
+/// Assertions that were used, by client, until they expire: a second use is refused. Per process.
 #[derive(Debug, Default)]
-pub struct UsedAssertions(Mutex<HashMap<(ClientId, String), DateTime<Utc>>>);
+pub struct UsedAssertions(Mutex<HashMap<ClientId, HashMap<String, DateTime<Utc>>>>);
 
 impl UsedAssertions {
-    /// Whether (client, jti) is used for the first time.
+    /// Whether `client` uses `jti` for the first time.
     pub fn first_use(&self, client: &ClientId, jti: &str, exp: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = used.entry(client.clone()).or_default();
         if used.len() >= MAX_REMEMBERED {
             used.retain(|_, exp| *exp + LEEWAY > now);
             if used.len() >= MAX_REMEMBERED {
                 return false;
             }
         }
-        match used.entry((client.clone(), jti.to_owned())) {
-            std::collections::hash_map::Entry::Occupied(mut seen) => {
+        match used.entry(jti.to_owned()) {
+            Entry::Occupied(mut seen) => {
                 let over = *seen.get() + LEEWAY <= now;
                 seen.insert(exp);
                 over
             }
-            std::collections::hash_map::Entry::Vacant(slot) => {
+            Entry::Vacant(slot) => {
                 slot.insert(exp);
                 true
             }
@@ -142,6 +146,10 @@ mod tests {
         }
         assert!(limit.failed(Some("2001:db8::2".parse().unwrap())).is_some(), "the same /64");
         assert_eq!(limit.failed(Some("2001:db8:0:1::1".parse().unwrap())), None, "another /64");
+        for _ in 0..30 {
+            assert_eq!(limit.failed(None), None);
+        }
+        assert!(limit.failed(None).is_some(), "to have no address is no way around it");
     }
 
     #[test]
@@ -174,6 +182,13 @@ mod tests {
         assert!(used.first_use(&client, "j", at(100), at(50)));
         assert!(!used.first_use(&client, "j", at(100), at(104)), "leeway counts");
         assert!(used.first_use(&client, "k", at(100), at(50)));
-        assert!(used.first_use(&ClientId::try_from("client_b").unwrap(), "j", at(100), at(50)));
+        let other = ClientId::try_from("client_b").unwrap();
+        assert!(used.first_use(&other, "j", at(100), at(50)));
+        for n in 0..MAX_REMEMBERED {
+            used.first_use(&client, &n.to_string(), at(100), at(50));
+        }
+        assert!(!used.first_use(&client, "one more", at(100), at(50)), "more than can be remembered");
+        assert!(used.first_use(&other, "one more", at(100), at(50)), "no other client pays for it");
+        assert!(used.first_use(&client, "one more", at(200), at(106)), "when they have expired");
     }
 }

@@ -131,6 +131,13 @@ impl KeySet {
         of_alg.next().filter(|_| of_alg.next().is_none())
     }
 
+    /// Those of this algorithm.
+    #[must_use]
+    pub fn of_alg(mut self, alg: Alg) -> Self {
+        self.keys.retain(|key| key.alg() == alg);
+        self
+    }
+
     /// All keys, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<VerifyingKey>> {
         self.keys.iter()

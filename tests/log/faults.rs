@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use stagedoor::server::log::{LogError, LogOptions, verify};
+use stagedoor::server::log::{Event, EventType, LogError, LogOptions, Record, Reserve, verify};
 use stagedoor::server::store::Db;
 use stagedoor::server::store::append::{Opening, Writer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -139,9 +139,27 @@ async fn a_log_in_its_reserve_still_takes_a_revocation() {
     let log = bench.log_with(options).await;
     assert!(matches!(log.record(bench.grant("a", "u")).await, Err(LogError::Full)));
     assert!(matches!(log.deny(crate::harness::issue("a", "u"), "no").await, Err(LogError::Full)));
-    let stop = stagedoor::server::log::Event::new(stagedoor::server::log::EventType::Revoke);
-    let stop = stagedoor::server::log::Record::of(stop).from_the_reserve();
-    assert!(log.record(stop).await.is_ok());
+    let stop = |reserve| Record::of(Event::new(EventType::Revoke)).from(reserve);
+    let by_a_client = log.record(stop(Reserve::Half)).await;
+    assert!(matches!(by_a_client, Err(LogError::Full)), "its half is used up: {by_a_client:?}");
+    assert!(log.record(stop(Reserve::Open)).await.is_ok());
+    log.close().await;
+
+    // in the first half of it
+    let used: i64 = sqlx::query_scalar(
+        "SELECT SUM(pg_total_relation_size(c.oid))::bigint FROM pg_class c \
+         WHERE c.relkind = 'r' AND c.relname LIKE 'audit\\_%'",
+    )
+    .fetch_one(&sqlx::PgPool::connect(bench.super_url.as_ref().unwrap()).await.unwrap())
+    .await
+    .unwrap();
+    let max_bytes = Some(used.unsigned_abs() * 100 / 96);
+    let log = bench
+        .log_with(LogOptions { max_bytes, compare_database_clock: false, ..LogOptions::default() })
+        .await;
+    assert!(matches!(log.record(bench.grant("a", "u")).await, Err(LogError::Full)));
+    assert!(log.record(stop(Reserve::Half)).await.is_ok());
+    assert!(log.record(stop(Reserve::Open)).await.is_ok());
     log.close().await;
 }
 

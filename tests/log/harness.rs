@@ -106,7 +106,7 @@ impl Bench {
             created_at: now,
             parent: None,
         };
-        Record { event, conditions: vec![], effects: vec![Effect::InsertGrant(row)], may_use_reserve: false }
+        Record { effects: vec![Effect::InsertGrant(row)], ..Record::of(event) }
     }
 
     pub fn random(&self) -> [u8; 32] {

@@ -158,6 +158,28 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn the_last_of_the_space_is_for_administrators(site) {
+        // SQLite watches the volume: see space.rs
+        if !site.has_replicas() {
+            return;
+        }
+        let (minter, admin) = (site.minter().await, site.admin().await);
+        let replica = site.replica().await;
+        let minted = mint(&minter.at(&replica)).await;
+        replica.stop().await;
+        let full = site.replica_with(|config| config.log_max_bytes = Some(100_000)).await;
+        let api = minter.at(&full);
+        api.post("/v1/actor_tokens", &body_for("admin_7", "user_42")).await.fails(503, "log_unavailable");
+        let revoke = format!("/v1/actor_tokens/{}/revoke", text(&minted, "id"));
+        api.post(&revoke, &json!({})).await.fails(503, "log_unavailable");
+        let bulk = json!({ "user_id": "user_42", "reason": "Flood" });
+        api.post("/v1/revocations", &bulk).await.fails(503, "log_unavailable");
+        assert!(is_active(&api, text(&minted, "token")).await, "not recorded, so not done");
+        admin.at(&full).post("/v1/revocations", &json!({ "all": true, "reason": "Drill" })).await.ok();
+        assert!(!is_active(&api, text(&minted, "token")).await);
+        full.stop().await;
+    }
+
     async fn a_hold_refuses_new_mints_by_its_rule(site) {
         let (minter, admin) = (site.minter().await, site.admin().await);
         let replica = site.replica().await;

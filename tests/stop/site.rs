@@ -121,7 +121,14 @@ impl Site {
 
     /// One more server over the database.
     pub async fn replica(&self) -> Replica {
-        let mut setup = Setup::new(self.config.clone());
+        self.replica_with(|_| {}).await
+    }
+
+    /// One whose settings are changed.
+    pub async fn replica_with(&self, change: impl FnOnce(&mut Config)) -> Replica {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let mut setup = Setup::new(config);
         setup.workers = Some(1);
         let running = start(setup).await.unwrap_or_else(|e| panic!("the service starts: {e}"));
         let base = format!("http://{}", running.address);

@@ -164,17 +164,23 @@ on_both! {
 
     async fn every_way_of_client_authentication_has_its_faults_at_every_endpoint(company) {
         let signer = LocalSigner::generate(Alg::Es256).unwrap();
-        let keys = stagedoor::token::KeySet::new([signer.verifying_key().clone()]).to_jwks();
+        let of_another_alg = LocalSigner::generate(Alg::EdDsa).unwrap();
+        let keys = [&signer, &of_another_alg].map(|signer| signer.verifying_key().clone());
+        let keys = stagedoor::token::KeySet::new(keys).to_jwks();
         let (tool, other) = (company.tool().await, company.tool().await);
-        let keyed = company.client_with(&["actor_tokens:issue", "actor_tokens:revoke", "tokens:verify"], |form| form.jwks = Some(keys)).await;
+        let keyed = company.client_with(&["actor_tokens:issue", "actor_tokens:revoke", "tokens:verify"], |form| {
+            form.jwks = Some(keys);
+            form.alg = Some("ES256".into());
+        }).await;
         let now = || company.clock.now_seconds();
-        let assertion = |typ: &str, change: Value| {
+        let assertion_by = |signer: &LocalSigner, typ: &str, change: Value| {
             let mut said = json!({ "iss": keyed.id, "sub": keyed.id, "aud": ISSUER, "exp": now() + 60, "iat": now(), "jti": format!("{}", rand_word()) });
             for (name, value) in change.as_object().unwrap() {
                 if value.is_null() { said.as_object_mut().unwrap().remove(name); } else { said[name] = value.clone(); }
             }
-            encode_jws(&signer, typ, &said).unwrap().into_string()
+            encode_jws(signer, typ, &said).unwrap().into_string()
         };
+        let assertion = |typ: &str, change: Value| assertion_by(&signer, typ, change);
         let kind = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
         for path in ["/oauth/token", "/oauth/introspect", "/oauth/revoke"] {
             // a fresh process: failed credentials of one address are limited
@@ -216,6 +222,9 @@ on_both! {
                 ("PK-4 the endpoint as aud", assertion("JWT", json!({ "aud": format!("{ISSUER}{path}") }))),
                 ("PK-4 two audiences", assertion("JWT", json!({ "aud": [ISSUER, "https://x.example"] }))),
                 ("PK-5 another typ", assertion("at+jwt", json!({}))),
+                ("contract 3: an actor's token", assertion("JWT", json!({ "act": { "sub": "x", "iss": "https://idp.example.com" } }))),
+                ("contract 6: bound to a key", assertion("JWT", json!({ "cnf": { "jkt": "x" } }))),
+                ("an algorithm that the client does not use", assertion_by(&of_another_alg, "JWT", json!({}))),
                 ("PK-6 no JWT", "x.y.z".to_owned()),
             ] {
                 fails(&format!("{row} at {path}"), &send(None, &[kind, ("client_assertion", &text)]).await, 401, "invalid_client");
@@ -331,7 +340,9 @@ on_both! {
 
     async fn may_act_is_honoured_and_other_peoples_tokens_are_no_subjects(company) {
         let signer = LocalSigner::generate(Alg::Es256).unwrap();
-        let keys = stagedoor::token::KeySet::new([signer.verifying_key().clone()]).to_jwks();
+        let of_another_alg = LocalSigner::generate(Alg::EdDsa).unwrap();
+        let keys = [&signer, &of_another_alg].map(|signer| signer.verifying_key().clone());
+        let keys = stagedoor::token::KeySet::new(keys).to_jwks();
         let keyed: Caller = company.client_with(&["actor_tokens:issue", "tokens:verify"], |form| form.jwks = Some(keys)).await;
         let replica = company.replica().await;
         let auth = basic(&keyed.id, &keyed.secret);

@@ -140,11 +140,15 @@ impl Client {
         self.audiences.contains(audience)
     }
 
-    /// The keys of the client's assertions (RFC 7523); `None`: it has none registered.
+    /// The keys of the client's assertions (RFC 7523), of its algorithm where it has one; `None`: it has none registered.
     #[must_use]
     pub fn assertion_keys(&self) -> Option<KeySet> {
         // Checked when the client was made; a row that is authentic says the same today.
-        KeySet::from_jwks_json(self.jwks.as_ref()?.to_string().as_bytes()).ok()
+        let keys = KeySet::from_jwks_json(self.jwks.as_ref()?.to_string().as_bytes()).ok()?;
+        Some(match self.alg {
+            Some(alg) => keys.of_alg(alg),
+            None => keys,
+        })
     }
 
     /// Whether the client may name this actor without proof: it holds `assert_actor` and a pattern covers him.
@@ -237,6 +241,12 @@ fn consistent(client: &Client) -> Result<(), InvalidClient> {
         return Err(InvalidClient::new(
             "--profile",
             "clerk needs the product's origin; add --origin https://…",
+        ));
+    }
+    if let Some(alg) = client.alg.filter(|_| client.jwks.is_none()) {
+        return Err(InvalidClient::new(
+            "--alg",
+            format!("{alg} is of assertions; add --jwks FILE with their keys"),
         ));
     }
     if let (Some(alg), Some(jwks)) = (client.alg, &client.jwks) {

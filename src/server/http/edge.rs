@@ -1,7 +1,7 @@
 //! What every request passes: request id, address, host check, one span, one error body, cache and CORS headers.
 
 use std::future::Future as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -317,29 +317,33 @@ pub fn is_loopback_host(host: &str) -> bool {
             .is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The right-most hop that is not a trusted proxy; a forwarded address is believed from those only.
+/// The right-most hop that is not a trusted proxy; a forwarded address is believed from those only. `None`: a
+/// trusted proxy forwards for somebody it does not name, who must not pass for the proxy.
 fn client_address(request: &ServiceRequest, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     if !is_trusted(peer) {
         return Some(peer);
     }
-    let hops: Vec<&str> = request
-        .headers()
-        .get_all("x-forwarded-for")
-        .filter_map(|h| h.to_str().ok())
-        .flat_map(|h| h.split(','))
-        .map(str::trim)
-        .collect();
+    // as bytes: what a caller put in front must not hide the hop that the proxy wrote behind it
+    let lists: Vec<&[u8]> = request.headers().get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect();
     let mut nearest = peer;
-    for hop in hops.iter().rev() {
-        let Ok(ip) = hop.parse::<IpAddr>() else { break };
-        nearest = ip.to_canonical();
+    for hop in lists.iter().rev().flat_map(|list| list.rsplit(|byte| *byte == b',')) {
+        nearest = hop_address(hop)?;
         if !is_trusted(nearest) {
             break;
         }
     }
     Some(nearest)
+}
+
+/// An address as proxies write it: bare, in brackets, or with a port.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim();
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    let address =
+        bare.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|with_port| with_port.ip()));
+    address.ok().map(|ip| ip.to_canonical())
 }
 
 /// Refuses a body that says it is something else than JSON.
@@ -383,7 +387,7 @@ mod tests {
             for f in forwarded {
                 request = request.append_header(("x-forwarded-for", *f));
             }
-            client_address(&request.to_srv_request(), &trusted).unwrap().to_string()
+            client_address(&request.to_srv_request(), &trusted).map_or("unknown".into(), |ip| ip.to_string())
         };
         assert_eq!(
             ask("192.0.2.1", &["203.0.113.9"]),
@@ -401,7 +405,19 @@ mod tests {
             "203.0.113.9",
             "several headers are one list"
         );
-        assert_eq!(ask("10.0.0.1", &["garbage"]), "10.0.0.1");
+        for (hop, address) in [
+            ("203.0.113.9:5555", "203.0.113.9"),
+            ("[2001:db8::9]:5555", "2001:db8::9"),
+            ("[2001:db8::9]", "2001:db8::9"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+        ] {
+            assert_eq!(ask("10.0.0.1", &[hop]), address);
+        }
+        for nameless in
+            ["garbage", "", "unknown", "203.0.113.9:", "203.0.113.9, ", "1.1.1.1, _hidden, 10.0.0.2"]
+        {
+            assert_eq!(ask("10.0.0.1", &[nameless]), "unknown", "{nameless:?} is not the proxy itself");
+        }
         assert_eq!(ask("10.0.0.1", &[]), "10.0.0.1");
     }
 

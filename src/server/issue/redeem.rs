@@ -18,7 +18,7 @@ use crate::server::log::{
     StoredCode, UnreleasedToken,
 };
 use crate::token::signer::sha256;
-use crate::token::{ActorClaims, ClientId, GrantId, Sub};
+use crate::token::{ActorClaims, ClientId, Sub};
 
 const MAX_WAITS: u32 = 4;
 
@@ -76,7 +76,7 @@ impl IssueDesk {
             Err(denial) => return self.refuse(event, denial).await,
         };
         if redeemable.code.used_idx.is_some() && !again {
-            return self.used_twice(event, &redeemable.grant.row.id).await;
+            return self.used_twice(event, &redeemable.grant, now).await;
         }
         if again {
             return Box::pin(self.redeem_again(caller, redeemable, event, now)).await;
@@ -134,9 +134,18 @@ impl IssueDesk {
         Ok(Ok(redeemable))
     }
 
-    /// The second use of a code: whoever holds the first one's token, one of the two should not.
-    async fn used_twice<T>(&self, event: Event, id: &GrantId) -> Result<Result<T, Denial>, IssueError> {
-        self.revoker.end_reused(event.denied("code_used"), id).await?;
+    /// The second use of a code: whoever holds the first one's token, one of the two should not. Where the grant is over
+    /// already there is nothing to end, and the use is an attempt like others: it does not touch the reserve.
+    async fn used_twice<T>(
+        &self,
+        event: Event,
+        grant: &Grant,
+        now: DateTime<Utc>,
+    ) -> Result<Result<T, Denial>, IssueError> {
+        if !grant.is_live(now) || self.revocations.covers(&grant.row) {
+            return self.refuse(event, Denial::code("code_used")).await;
+        }
+        self.revoker.end_reused(event.denied("code_used"), &grant.row.id).await?;
         Ok(Err(Denial::code("code_used")))
     }
 
@@ -204,7 +213,7 @@ impl IssueDesk {
                 }
                 Ok(Err(recorded)) if recorded.rule() == "code_used" => {
                     // somebody was faster: the same as a second use
-                    return self.used_twice(event, &redeemable.grant.row.id).await;
+                    return self.used_twice(event, &redeemable.grant, at).await;
                 }
                 // it was used a moment ago, and that use was followed by another
                 Ok(Err(recorded)) if recorded.rule() == "grant_ended" => {

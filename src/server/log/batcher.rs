@@ -18,7 +18,7 @@ use super::halt;
 use super::head::{Head, locate, position};
 use super::plan::{self, Given, Outcome, Planned};
 use super::proof;
-use super::record::{Condition, Event, EventType, Record};
+use super::record::{Condition, Event, EventType, Record, Reserve};
 use super::reply::{Reply, answer_all, reply};
 use super::space::Space;
 use super::standing;
@@ -259,7 +259,7 @@ impl Batcher {
         mut drafts: Vec<Draft>,
         surgeries: &[Surgery],
     ) -> Result<Vec<Answer>, Failure> {
-        let room = self.space.has_room(&self.db, &*self.clock).await;
+        let needs = self.space.needs(&self.db, &*self.clock).await;
         let opening = Opening {
             floor: self.floor.end(),
             clients: conditions::clients(records),
@@ -268,7 +268,7 @@ impl Batcher {
             codes: standing::codes(records),
         };
         if surgeries.is_empty() && self.knows_the_head() && standing::is_foreseeable(records) {
-            if let Some(answers) = self.append_assuming(records, drafts, room, &opening).await? {
+            if let Some(answers) = self.append_assuming(records, drafts, needs, &opening).await? {
                 return Ok(answers);
             }
             drafts = drafts_of(records, &*self.entropy)?;
@@ -289,7 +289,7 @@ impl Batcher {
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let failed = conditions::failed(&mut tx, records, &active_clients, hour_ago, head.end()).await?;
         let rulings = standing::judge(&mut tx, records, cut_offs, standing, verdict.t_us()).await?;
-        let given = Given { head, verdict, room, replica: &self.options.replica };
+        let given = Given { head, verdict, needs, replica: &self.options.replica };
         let planned = given.plan(records, drafts, failed, rulings, &*self.entropy);
         if planned.is_nothing() {
             tx.rollback().await?;
@@ -323,7 +323,7 @@ impl Batcher {
         &mut self,
         records: &[Record],
         drafts: Vec<Draft>,
-        room: bool,
+        needs: Reserve,
         opening: &Opening<'_>,
     ) -> Result<Option<Vec<Answer>>, Failure> {
         let head = self.floor.clone();
@@ -337,7 +337,7 @@ impl Batcher {
         };
         let failed = vec![None; records.len()];
         let rulings = standing::foresee(records, verdict.t_us());
-        let given = Given { head, verdict, room, replica: &self.options.replica };
+        let given = Given { head, verdict, needs, replica: &self.options.replica };
         let planned = given.plan(records, drafts, failed, rulings, &*self.entropy);
         if planned.is_nothing() || !planned.changes.are_rows() {
             return Ok(None);

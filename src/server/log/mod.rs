@@ -51,7 +51,7 @@ pub use read::{
     Consistency, Cursor, CursorError, EntryFilter, Grant, GrantFilter, GrantStatus, LogEntry, Lookup, Page,
     PersonalData, ReadError, Stretch, Tile,
 };
-pub use record::{Condition, Decision, Effect, Event, EventType, GrantRow, Personal, Record};
+pub use record::{Condition, Decision, Effect, Event, EventType, GrantRow, Personal, Record, Reserve};
 pub use release::{RecordedDenial, ReleasedToken, UnreleasedToken};
 pub use stopping::{
     Beginning, CodeRow, Hold, KeyRow, RedeemRow, Revoke, Selector, StoredCode, StoredKey, Tag,
@@ -305,7 +305,7 @@ impl Log {
     }
 
     fn queue(&self, record: Record, surgery: Option<Surgery>) -> Result<oneshot::Receiver<Answer>, LogError> {
-        let attempts = record.event.client.as_ref().filter(|_| !record.may_use_reserve);
+        let attempts = record.event.client.as_ref().filter(|_| record.is_attempt());
         let place = self.0.waiting.enter(attempts)?;
         let (reply, answered) = reply();
         let draft = Draft::of(&record.event, None, &*self.0.entropy)?;

@@ -5,7 +5,7 @@ use super::body::{BodyError, ClockFlag, Draft, Encoded};
 use super::changes;
 use super::clock_guard::{Verdict, micros};
 use super::head::{Head, position};
-use super::record::{Condition, Decision, Effect, EventType, GrantRow, Record};
+use super::record::{Condition, Decision, Effect, EventType, GrantRow, Record, Reserve};
 use super::standing::Ruling;
 use super::tree::BatchNodes;
 use crate::server::store::append::{Batch, StoredGrant};
@@ -23,8 +23,8 @@ pub(super) struct Given<'b> {
     /// The head it continues.
     pub head: Head,
     pub verdict: Verdict,
-    /// Whether there is room for more than revocations.
-    pub room: bool,
+    /// How far into the reserve of free space a record has to go.
+    pub needs: Reserve,
     /// The name of this process among replicas.
     pub replica: &'b str,
 }
@@ -111,12 +111,12 @@ impl<'b> Given<'b> {
         failed: Option<&Condition>,
         entropy: &dyn Entropy,
     ) -> Result<(Encoded, &'r [Effect]), LogError> {
-        if !self.room && !record.may_use_reserve {
+        if record.reserve < self.needs {
             return Err(LogError::Full);
         }
         let (t_us, flag) = match self.verdict {
             Verdict::Good(t_us) => (t_us, None),
-            Verdict::Bad(t_us, flag) if record.may_use_reserve => (t_us, Some(flag)),
+            Verdict::Bad(t_us, flag) if !record.is_attempt() => (t_us, Some(flag)),
             Verdict::Bad(_, ClockFlag::Behind) => return Err(LogError::ClockBehind),
             Verdict::Bad(_, ClockFlag::Jumped) => return Err(LogError::ClockJumped),
         };

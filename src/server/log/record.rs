@@ -321,6 +321,17 @@ pub struct GrantRow {
     pub parent: Option<GrantId>,
 }
 
+/// How far into the reserve of free space a record may go (contract.md §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reserve {
+    /// Not at all: attempts, granted or denied.
+    Closed,
+    /// The first half: what a client, or a token's holder, may end by itself.
+    Half,
+    /// All of it: administrators, operators and the service itself. Nobody else can use their half up.
+    Open,
+}
+
 /// One attempt on its way into the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -331,14 +342,14 @@ pub struct Record {
     /// What follows.
     pub effects: Vec<Effect>,
     /// Whether the record may use the reserve of free space: revocation, stop, key and erase entries only.
-    pub may_use_reserve: bool,
+    pub reserve: Reserve,
 }
 
 impl Record {
     /// A record of `event` that depends on nothing and changes nothing else.
     #[must_use]
     pub const fn of(event: Event) -> Self {
-        Self { event, conditions: Vec::new(), effects: Vec::new(), may_use_reserve: false }
+        Self { event, conditions: Vec::new(), effects: Vec::new(), reserve: Reserve::Closed }
     }
 
     /// Whether it ends grants: such records come last in their batch, so that they find every grant of it.
@@ -350,8 +361,20 @@ impl Record {
     /// The same record, let into the reserve of free space and past a wrong clock: for revocation, stop, key
     /// and erase entries only, which must never wait.
     #[must_use]
-    pub fn from_the_reserve(mut self) -> Self {
-        self.may_use_reserve = true;
+    pub const fn from_the_reserve(self) -> Self {
+        self.from(Reserve::Open)
+    }
+
+    /// [`Self::from_the_reserve`], as far as whoever asks may go.
+    #[must_use]
+    pub const fn from(mut self, reserve: Reserve) -> Self {
+        self.reserve = reserve;
         self
+    }
+
+    /// Whether it is an attempt, which waits its turn, and not what ends or undoes something.
+    #[must_use]
+    pub const fn is_attempt(&self) -> bool {
+        matches!(self.reserve, Reserve::Closed)
     }
 }

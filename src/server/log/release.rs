@@ -195,7 +195,7 @@ impl Log {
         effects: Vec<Effect>,
     ) -> impl Future<Output = Result<Result<ReleasedToken, RecordedDenial>, LogError>> + Send {
         let event = token.describe(template);
-        let recorded = self.record(Record { event, conditions, effects, may_use_reserve: false });
+        let recorded = self.record(Record { conditions, effects, ..Record::of(event) });
         async move {
             let recorded = recorded.await?;
             Ok(match &recorded.failed {
@@ -236,13 +236,7 @@ impl Log {
         event: Event,
         rule: &str,
     ) -> impl Future<Output = Result<RecordedDenial, LogError>> + Send {
-        let record = Record {
-            event: event.denied(rule),
-            conditions: Vec::new(),
-            effects: Vec::new(),
-            may_use_reserve: false,
-        };
-        let recorded = self.record(record);
+        let recorded = self.record(Record::of(event.denied(rule)));
         async move { Ok(RecordedDenial { rule: rule.to_owned(), recorded: recorded.await? }) }
     }
 }

@@ -1,8 +1,9 @@
 //! The reserve of free space: minting and denials stop before it, so that a flood never takes the red
-//! button away (contract.md §3).
+//! button away (contract.md §3). What a client ends by itself stops at half of it, as that can be a flood, too.
 
 use std::time::Duration;
 
+use super::record::Reserve;
 use crate::server::store::{Db, StoreError};
 use crate::token::Clock;
 
@@ -15,7 +16,7 @@ const MIB: u64 = 1024 * 1024;
 pub(super) struct Space {
     /// PostgreSQL: the most bytes the log may take, the last 5 % of them reserved; `None`: no promise.
     pub max_bytes: Option<u64>,
-    asked: Option<(Duration, bool)>,
+    asked: Option<(Duration, Reserve)>,
 }
 
 impl Space {
@@ -23,20 +24,20 @@ impl Space {
         Self { max_bytes, asked: None }
     }
 
-    /// Whether there is room outside the reserve. When that cannot be found out, the append itself will
-    /// tell: the answer is yes.
-    pub async fn has_room(&mut self, db: &Db, clock: &dyn Clock) -> bool {
+    /// How far into the reserve a record has to go. When that cannot be found out, the append itself will tell.
+    pub async fn needs(&mut self, db: &Db, clock: &dyn Clock) -> Reserve {
         match db {
-            Db::Sqlite(db) => volume_has_room(db.path()),
+            Db::Sqlite(db) => on_volume_of(db.path()),
             Db::Postgres(pg) => {
-                let Some(max) = self.max_bytes else { return true };
+                let Some(max) = self.max_bytes else { return Reserve::Closed };
                 let now = clock.monotonic();
                 if let Some((at, room)) = self.asked
                     && now.saturating_sub(at) < REMEMBER
                 {
                     return room;
                 }
-                let room = log_bytes(pg.pool()).await.map_or(true, |used| used < max - max / 20);
+                let used = log_bytes(pg.pool()).await;
+                let room = used.map_or(Reserve::Closed, |used| beyond(max.saturating_sub(used), max / 20));
                 self.asked = Some((now, room));
                 room
             }
@@ -57,11 +58,23 @@ pub(super) const fn reserve_of(volume: u64) -> u64 {
     if clamped < volume / 4 { clamped } else { volume / 4 }
 }
 
-fn volume_has_room(file: &std::path::Path) -> bool {
+/// With so many bytes free, where so many are the reserve.
+const fn beyond(free: u64, reserve: u64) -> Reserve {
+    if free > reserve {
+        Reserve::Closed
+    } else if free > reserve / 2 {
+        Reserve::Half
+    } else {
+        Reserve::Open
+    }
+}
+
+fn on_volume_of(file: &std::path::Path) -> Reserve {
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    rustix::fs::statvfs(directory.unwrap_or_else(|| std::path::Path::new("."))).map_or(true, |volume| {
-        volume.f_bavail * volume.f_frsize > reserve_of(volume.f_blocks * volume.f_frsize)
-    })
+    rustix::fs::statvfs(directory.unwrap_or_else(|| std::path::Path::new(".")))
+        .map_or(Reserve::Closed, |volume| {
+            beyond(volume.f_bavail * volume.f_frsize, reserve_of(volume.f_blocks * volume.f_frsize))
+        })
 }
 
 async fn log_bytes(pool: &sqlx::PgPool) -> Result<u64, StoreError> {
@@ -84,5 +97,18 @@ mod tests {
         assert_eq!(reserve_of(1000 * MIB), 50 * MIB);
         assert_eq!(reserve_of(100 * MIB), 16 * MIB);
         assert_eq!(reserve_of(3 * MIB), 3 * MIB / 4, "a tiny volume still serves");
+    }
+
+    #[test]
+    fn half_of_the_reserve_is_for_administrators() {
+        for (free, needs) in [
+            (101, Reserve::Closed),
+            (100, Reserve::Half),
+            (51, Reserve::Half),
+            (50, Reserve::Open),
+            (0, Reserve::Open),
+        ] {
+            assert_eq!(beyond(free, 100), needs, "{free}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Ask, Refused, Revocation, RevokeError, Revoker, describe, detail};
-use crate::server::log::{Decision, Event, EventType, LogError};
+use crate::server::log::{Decision, Event, EventType, LogError, Reserve};
 use crate::token::{Act, GrantId, RequestId};
 
 /// Who ends grants in person.
@@ -54,7 +54,7 @@ impl Revoker {
         }
         event.client = Some(grant.row.client.clone());
         event.personal.subject.clone_from(&grant.subject);
-        let recorded = self.end_grant(event, id).await?;
+        let recorded = self.end_grant(event, id, Reserve::Open).await?;
         Ok(if recorded.failed.is_some() { Err(Refused::Over) } else { Ok(recorded.index) })
     }
 

@@ -26,7 +26,7 @@ use super::clients::{Client, ClientScope, Clients};
 use super::keyring::{self, Keyring, KeyringError};
 use super::log::{
     Condition, Decision, Effect, Event, EventType, Grant, GrantStatus, Hold, Log, LogError, Personal, Record,
-    Recorded, Revoke, Selector,
+    Recorded, Reserve, Revoke, Selector,
 };
 use super::master_key::MasterKey;
 use super::store::Db;
@@ -229,7 +229,8 @@ impl Revoker {
             return self.refuse(event, Refused::Over).await;
         }
         name_people(&mut event, &grant);
-        if self.end_grant(event, &grant.row.id).await?.failed.is_some() {
+        let reserve = if by.client.may(ClientScope::Admin) { Reserve::Open } else { Reserve::Half };
+        if self.end_grant(event, &grant.row.id, reserve).await?.failed.is_some() {
             // somebody else ended it a moment ago; that record is a denial already
             return Ok(Err(Refused::Over));
         }
@@ -265,7 +266,7 @@ impl Revoker {
             event.personal.address = address;
             event.personal.actor.clone_from(&token.actor);
             event.personal.subject = Some(token.sub.clone());
-            self.end_grant(event, &id).await?;
+            self.end_grant(event, &id, Reserve::Half).await?;
         }
         Ok(Some(self.read_again(grant).await))
     }
@@ -367,8 +368,9 @@ impl Revoker {
             Target::All => (Selector::All, None),
         };
         let hold = ask.hold_seconds.map(|seconds| Hold { seconds: seconds.min(MAX_HOLD_SECONDS), person });
+        let reserve = if of_client.is_some() { Reserve::Half } else { Reserve::Open };
         let effects = vec![Effect::Revoke(Revoke { selector, of_client, hold })];
-        let recorded = self.log.record(Record { effects, ..Record::of(event).from_the_reserve() }).await?;
+        let recorded = self.log.record(Record { effects, ..Record::of(event).from(reserve) }).await?;
         self.tell().await;
         if let Target::Kid(kid) = &ask.target {
             self.replace_key(kid).await?;
@@ -399,12 +401,12 @@ impl Revoker {
         Ok(())
     }
 
-    async fn end_grant(&self, event: Event, id: &GrantId) -> Result<Recorded, LogError> {
+    async fn end_grant(&self, event: Event, id: &GrantId, reserve: Reserve) -> Result<Recorded, LogError> {
         let selector = Selector::Grant(id.clone());
         let record = Record {
             conditions: vec![Condition::GrantLive(id.clone())],
             effects: vec![Effect::Revoke(Revoke { selector, of_client: None, hold: None })],
-            ..Record::of(event).from_the_reserve()
+            ..Record::of(event).from(reserve)
         };
         let recorded = self.log.record(record).await?;
         self.tell().await;
@@ -419,7 +421,7 @@ impl Revoker {
         let selector = Selector::Grant(id.clone());
         let record = Record {
             effects: vec![Effect::Revoke(Revoke { selector, of_client: None, hold: None })],
-            ..Record::of(denied).from_the_reserve()
+            ..Record::of(denied).from(Reserve::Half)
         };
         let recorded = self.log.record(record).await?;
         self.tell().await;

@@ -112,6 +112,10 @@ fn assertion(service: &Service, form: &Form) -> Result<Arc<Client>, OAuthError> 
         Some(_) => return Err(wrong("the assertion's typ is of another kind of token")),
     }
     let claims = jws.unverified_claims().map_err(|_| wrong("the assertion's claims are malformed"))?;
+    // whoever acts for another has no credential of his own in it (contract.md §3); `cnf` needs a proof that none asks for
+    if claims.contains_key("act") || claims.contains_key("cnf") {
+        return Err(wrong("an assertion that carries act or cnf is no credential"));
+    }
     let issuer = claims.get("iss").and_then(|v| v.as_str()).unwrap_or("");
     if claims.get("sub").and_then(|v| v.as_str()) != Some(issuer)
         || form.get("client_id").is_some_and(|sent| sent != issuer)
