@@ -49,7 +49,7 @@ impl FailureLimit {
 
 type Keyed<K> = RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
 
-/// How often a client, and an actor, may try to mint: over it nothing is evaluated.
+/// How often a client may try what is recorded, and an actor to have a token minted: over it nothing is evaluated.
 #[derive(Default)]
 pub struct MintLimits {
     clients: Option<Keyed<ClientId>>,
@@ -70,10 +70,12 @@ impl MintLimits {
         wait(self.clients.as_ref()?, client)
     }
 
-    /// Counts one attempt of an actor.
-    pub fn actor(&self, actor: &Act) -> Option<Duration> {
-        let iss = actor.iss.as_ref().map_or("", |iss| iss.as_str());
-        wait(self.actors.as_ref()?, &(iss.to_owned(), actor.sub.as_str().to_owned()))
+    /// Counts one attempt of an actor. One that a client only names counts for that client: naming somebody often does
+    /// not lock him out elsewhere.
+    pub fn actor(&self, actor: &Act, named_by: Option<&ClientId>) -> Option<Duration> {
+        let issuer = actor.iss.as_ref().map(|iss| iss.as_str());
+        let vouches = issuer.or_else(|| named_by.map(ClientId::as_str)).unwrap_or("");
+        wait(self.actors.as_ref()?, &(vouches.to_owned(), actor.sub.as_str().to_owned()))
     }
 
     /// Forgets who has been quiet, so that memory stays bounded.
@@ -164,13 +166,16 @@ mod tests {
             iss: iss.map(|i| i.parse().unwrap()),
             act: None,
         };
-        assert_eq!(limits.actor(&actor("x", None)), None);
-        assert!(limits.actor(&actor("x", None)).is_some());
+        assert_eq!(limits.actor(&actor("x", None), Some(&a)), None);
+        assert!(limits.actor(&actor("x", None), Some(&a)).is_some());
         assert_eq!(
-            limits.actor(&actor("x", Some("https://idp.example"))),
+            limits.actor(&actor("x", None), Some(&b)),
             None,
-            "another issuer's x is another"
+            "whom one client names, another may name, too"
         );
+        let proven = actor("x", Some("https://idp.example"));
+        assert_eq!(limits.actor(&proven, Some(&a)), None, "another issuer's x is another");
+        assert!(limits.actor(&proven, None).is_some(), "wherever he comes from");
         assert_eq!(MintLimits::default().client(&a), None, "no limit unless configured");
     }
 

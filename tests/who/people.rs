@@ -138,11 +138,15 @@ on_both! {
         ask(&other, "admin_7").await.fails(403, "policy_denied");
         let entries = replica.entries().await.len();
         ask(&other, "agent_1").await.fails(429, "too_many_requests");
+        // whatever else is recorded counts, too
+        let body = json!({ "user_id": "user_42", "actor": { "sub": "agent_1" }, "reason": REASON });
+        other.at(&replica).post("/v1/policy/explain", &body).await.fails(429, "too_many_requests");
+        other.at(&replica).post("/v1/actor_tokens/redeem", &json!({ "code": "hc_0" })).await.fails(429, "too_many_requests");
         assert_eq!(replica.entries().await.len(), entries, "counted, not an entry each");
         replica.stop().await;
         let after = company.replica().await;
         let sums: u64 = after.entries().await.iter().filter_map(|e| e["detail"]["http_429"].as_u64()).sum();
-        assert_eq!(sums, 5, "and the sums are in the log");
+        assert_eq!(sums, 7, "and the sums are in the log");
         after.stop().await;
     }
 }

@@ -243,7 +243,7 @@ impl IssueDesk {
             },
             ..Event::new(EventType::Approve)
         };
-        if let Some(wait) = self.limits.actor(&ask.approver.act) {
+        if let Some(wait) = self.limits.actor(&ask.approver.act, None) {
             return Ok(Err(Denial::rate_limited("this person", wait)));
         }
         let found = self.log.grant(&ask.grant, self.clock.now()).await?.filter(is_request);

@@ -31,6 +31,9 @@ impl IssueDesk {
     /// [`LogError`] when the question could not be recorded.
     pub async fn explain(&self, caller: &Caller<'_>, ask: Ask) -> Result<Explained, LogError> {
         let now = self.clock.now();
+        if let Err(denial) = self.not_too_often(caller) {
+            return Ok(Explained::Refused(denial));
+        }
         let mut event = Event { typ: EventType::Explain, decision: None, ..first_event(caller, &ask) };
         let policy = self.policy.current();
         let explained = match self.explain_question(caller, &ask, now, &policy).await {
@@ -44,7 +47,8 @@ impl IssueDesk {
                     }
                     verdict => verdict,
                 };
-                Explained::Answer { verdict, unknown: self.not_asked(&question) }
+                let unknown = self.not_asked(&question, &verdict);
+                Explained::Answer { verdict, unknown }
             }
         };
         let (would, rule) = match &explained {
@@ -80,15 +84,18 @@ impl IssueDesk {
         .await
     }
 
-    /// Of whom nothing is known because nobody was asked.
-    fn not_asked(&self, question: &Question) -> Vec<&'static str> {
-        let unasked =
-            |id: &Sub| matches!(self.directory.cached(id), Cached::NotAsked) && !self.directory.is_none();
+    /// Of whom nothing is known because nobody was asked. Whoever is denied does not learn whether a user is there, nor
+    /// whether somebody looked him up: to him none is known.
+    fn not_asked(&self, question: &Question, verdict: &Verdict) -> Vec<&'static str> {
+        if self.directory.is_none() {
+            return Vec::new();
+        }
+        let unasked = |id: &Sub| matches!(self.directory.cached(id), Cached::NotAsked);
         let mut out = Vec::new();
         if question.actor.directory_id.as_ref().is_some_and(unasked) {
             out.push("actor");
         }
-        if unasked(&question.target.id) {
+        if matches!(verdict, Verdict::Denied { .. }) || unasked(&question.target.id) {
             out.push("target");
         }
         out

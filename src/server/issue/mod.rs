@@ -222,6 +222,14 @@ impl IssueDesk {
         Ok(Err(denial))
     }
 
+    /// Counts one attempt of the client.
+    fn not_too_often(&self, caller: &Caller<'_>) -> Result<(), Denial> {
+        match self.limits.client(&caller.client.id) {
+            Some(wait) => Err(Denial::rate_limited("this client", wait)),
+            None => Ok(()),
+        }
+    }
+
     /// Everything up to the signature; `event` learns who and whom as soon as that is known.
     async fn decide(
         &self,
@@ -254,13 +262,13 @@ impl IssueDesk {
         if !caller.client.may(ClientScope::Issue) {
             return Err(Denial::scope(ClientScope::Issue));
         }
-        if let Some(wait) = self.limits.client(&caller.client.id) {
-            return Err(Denial::rate_limited("this client", wait));
-        }
+        self.not_too_often(caller)?;
         let target = self.target(caller, &ask.subject, now)?;
         event.personal.subject = Some(target.id.clone());
         let mut actor = self.who(caller, ask, now, Look::Up).await?;
-        if let Some(wait) = self.limits.actor(&actor.act) {
+        // whom this client may not name is none of its attempts: the policy refuses it
+        let counts = actor.assurance == Assurance::Verified || caller.client.may_assert(&actor.act.sub, None);
+        if counts && let Some(wait) = self.limits.actor(&actor.act, Some(&caller.client.id)) {
             return Err(Denial::rate_limited("this actor", wait));
         }
         if let Some(may_act) = &target.may_act

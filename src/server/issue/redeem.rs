@@ -64,6 +64,9 @@ impl IssueDesk {
         if !caller.client.may(ClientScope::Redeem) && !caller.client.may(ClientScope::Issue) {
             return self.refuse(event, Denial::scope(ClientScope::Redeem)).await;
         }
+        if let Err(denial) = self.not_too_often(caller) {
+            return self.refuse(event, denial).await;
+        }
         let begun = self.begin(caller.client, key.as_ref(), now).await?;
         let again = matches!(begun, Begun::Again(_));
         let _working = match begun {
