@@ -70,6 +70,25 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn a_grant_that_somebody_changed_in_the_database_becomes_no_token(site) {
+        let (minter, product, _, replica) = cast(&site).await;
+        for change in [
+            "assurance = 'verified'",
+            "exp_us = exp_us + 86400000000, iat_us = iat_us + 86400000000",
+            "exp_us = exp_us + 60000000",
+            "scope = 'read write'",
+            "aud = '[\"https://other.example\"]'",
+        ] {
+            let grant = handed(&minter, &product, &replica, json!({})).await;
+            let sql = format!("UPDATE actor_grant SET {change} WHERE id = '{}'", text(&grant, "id"));
+            // whoever writes to the database as the service does
+            assert_eq!(crate::support::sql::execute(site.database_url(), &sql).await, 1);
+            product.at(&replica).post(REDEEM, &with(&grant)).await.fails(404, "resource_not_found");
+        }
+        assert_eq!(replica.recorded("redeem", "code_void").await, 5);
+        replica.stop().await;
+    }
+
     async fn of_a_hundred_redeems_at_once_one_wins_and_the_grant_is_over(site) {
         let (minter, product, _, one) = cast(&site).await;
         let two = site.replica().await;

@@ -140,6 +140,11 @@ impl Site {
         self.database.as_ref().map_or(self.config.database_url.expose(), |made| &made.owner_url)
     }
 
+    /// The address of the database for the service.
+    pub fn database_url(&self) -> &str {
+        self.config.database_url.expose()
+    }
+
     /// Whether several servers may run over the database.
     pub const fn has_replicas(&self) -> bool {
         self.database.is_some()

@@ -4,6 +4,7 @@
 pub mod app;
 pub mod contract;
 pub mod pg;
+pub mod sql;
 
 use std::io::Read;
 use std::net::TcpStream;

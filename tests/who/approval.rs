@@ -82,6 +82,17 @@ on_both! {
         two.stop().await;
     }
 
+    async fn an_approval_that_is_not_in_the_log_is_none(company) {
+        let tool = company.tool().await;
+        let replica = company.replica().await;
+        let (again, id) = asked(&company, &tool, &replica, "user_42").await;
+        let forge = format!("UPDATE approval SET state = 'approved', decided_idx = 0 WHERE grant_id = '{id}'");
+        assert_eq!(crate::support::sql::execute(company.config.database_url.expose(), &forge).await, 1);
+        tool.at(&replica).mint(&again).await.fails(409, "idempotency_in_flight");
+        assert_eq!(replica.recorded("issue", "denied", "approval_not_given").await, 1);
+        replica.stop().await;
+    }
+
     async fn a_key_is_enough_to_go_on_and_a_refusal_is_final(company) {
         let tool = company.tool().await;
         let replica = company.replica().await;

@@ -338,11 +338,35 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn what_is_delegated_is_of_the_clients_own_audiences_and_no_surer_than_its_parent(company) {
+        let (tool, narrow) = (company.tool().await, company.client_with(&["actor_tokens:issue", "tokens:verify"], |form| {
+            form.audiences = Some(vec!["https://second.example.com".into()]);
+        }).await);
+        let replica = company.replica().await;
+        let wide = crate::company::POLICY
+            .replace("@id(\"named-by-a-client\")", "@id(\"named-by-a-client\") @max_audiences(\"2\")")
+            .replace("@id(\"agents\")", "@id(\"agents\") @max_audiences(\"2\")");
+        company.policy(&wide, &[&replica]).await;
+        let both = ["https://api.example.com", "https://second.example.com"];
+        let parent = json!({ "user_id": "user_42", "actor": { "sub": "agent_1" }, "reason": REASON, "audience": both });
+        let minted = tool.at(&replica).mint(&parent).await.ok();
+        let robot = company.login("robot_1");
+        let form = [
+            ("grant_type", EXCHANGE), ("subject_token", text(&minted, "token")), ("subject_token_type", ACCESS),
+            ("actor_token", robot.as_str()), ("actor_token_type", ACCESS),
+        ];
+        for (client, audiences) in [(&tool, json!(both)), (&narrow, json!(both[1]))] {
+            let given = post(&replica, "/oauth/token", Some(&basic(&client.id, &client.secret)), &form).await.ok();
+            let said = claims(text(&given, "access_token"));
+            assert_eq!(said["aud"], audiences);
+            assert_eq!((&said["act"]["sub"], &said["actor_assurance"]), (&json!("robot_1"), &json!("asserted")), "agent_1 was only named");
+        }
+        replica.stop().await;
+    }
+
     async fn may_act_is_honoured_and_other_peoples_tokens_are_no_subjects(company) {
         let signer = LocalSigner::generate(Alg::Es256).unwrap();
-        let of_another_alg = LocalSigner::generate(Alg::EdDsa).unwrap();
-        let keys = [&signer, &of_another_alg].map(|signer| signer.verifying_key().clone());
-        let keys = stagedoor::token::KeySet::new(keys).to_jwks();
+        let keys = stagedoor::token::KeySet::new([signer.verifying_key().clone()]).to_jwks();
         let keyed: Caller = company.client_with(&["actor_tokens:issue", "tokens:verify"], |form| form.jwks = Some(keys)).await;
         let replica = company.replica().await;
         let auth = basic(&keyed.id, &keyed.secret);

@@ -11,7 +11,7 @@ use super::approval::{approved_before, within};
 use super::{Ask, Caller, Client, Denial, IssueDesk, Look, Parent, Requested, Subject, Target, Terms};
 use crate::server::log::{Effect, Event, EventType, Grant, GrantRow};
 use crate::server::policy::{ActorFacts, Limits};
-use crate::token::{Act, Assurance, Audience, GrantId, RequestId, Scope, Sub};
+use crate::token::{Act, Assurance, Audience, ClientId, GrantId, RequestId, Scope, Sub};
 
 /// What the policy is asked again with. Sealed: it names people.
 #[derive(Clone, Serialize, Deserialize)]
@@ -35,6 +35,37 @@ pub(super) struct Facts {
     /// Where it was asked from: who verifies or redeems sits elsewhere.
     #[serde(default)]
     address: Option<IpAddr>,
+    /// What was granted; facts of versions before this one have none.
+    #[serde(default)]
+    granted: Option<Granted>,
+}
+
+/// A grant's row, sealed: whoever can write the database but has no master key changes nothing that a token says.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Granted {
+    client: ClientId,
+    jti: String,
+    assurance: Assurance,
+    aud: Vec<Audience>,
+    scope: Scope,
+    iat: DateTime<Utc>,
+    exp: DateTime<Utc>,
+    parent: Option<GrantId>,
+}
+
+impl Granted {
+    fn of(row: &GrantRow) -> Self {
+        Self {
+            client: row.client.clone(),
+            jti: row.jti.to_string(),
+            assurance: row.assurance,
+            aud: row.aud.clone(),
+            scope: row.scope.clone(),
+            iat: row.iat,
+            exp: row.exp,
+            parent: row.parent.clone(),
+        }
+    }
 }
 
 impl Facts {
@@ -56,7 +87,18 @@ impl Facts {
             scope: ask.scope.clone(),
             audience: ask.audience.clone(),
             address,
+            granted: None,
         }
+    }
+
+    /// These facts, for this grant.
+    pub fn granting(&self, row: &GrantRow) -> Self {
+        Self { granted: Some(Granted::of(row)), ..self.clone() }
+    }
+
+    /// Whether a grant that is not redeemed yet is as it was granted.
+    pub fn are_of(&self, row: &GrantRow) -> bool {
+        self.granted.as_ref().is_none_or(|granted| *granted == Granted::of(row))
     }
 
     /// Who acts, as he was known at the mint; what the directory says of him is asked again.
@@ -184,5 +226,6 @@ fn parent(row: &GrantRow, facts: &Facts) -> Option<Parent> {
         scope: row.scope.clone(),
         aud: row.aud.clone(),
         act: *facts.act.act.clone()?,
+        assurance: row.assurance,
     })
 }

@@ -173,12 +173,13 @@ impl IssueDesk {
         (redeemer, handoff): (&Client, &Handoff),
         key: Option<&RequestKey>,
     ) -> Result<Result<Handed, Denial>, IssueError> {
-        let plain = Zeroizing::new(serde_json::to_vec(facts).unwrap_or_default());
         let mut at = now;
         for waits in 0.. {
             let Mold { iss, azp, .. } = self.mold(caller.client)?;
             let Prepared { claims, grant, conditions, mut effects } =
                 self.prepare(caller, decided, at, (iss, azp), None, key);
+            let facts = facts.granting(&grant);
+            let plain = Zeroizing::new(serde_json::to_vec(&facts).unwrap_or_default());
             let code = self.secrets.code(&grant.id);
             let code_expires_at = grant.exp.min(at + TimeDelta::seconds(CODE_SECONDS));
             effects.push(Effect::InsertCode(CodeRow {
@@ -190,7 +191,7 @@ impl IssueDesk {
                 exp: code_expires_at,
                 keep_until: grant.exp,
             }));
-            effects.extend(self.facts_kept(&grant, Some(facts)));
+            effects.extend(self.facts_kept(&grant, Some(&facts)));
             let mut event = event.clone();
             event.decision = Some(Decision::Granted);
             event.grant = Some(grant.id.clone());

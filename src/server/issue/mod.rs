@@ -278,7 +278,8 @@ impl IssueDesk {
         }
         target.put_behind(&mut actor)?;
         event.personal.actor = Some(actor.act.clone());
-        event.assurance = Some(actor.assurance);
+        let assurance = target.assurance(&actor);
+        event.assurance = Some(assurance);
         let policy = self.policy.current();
         let terms = Terms { now, look: Look::Up, policy: &policy, besides: None };
         let question = self.question(caller, ask, &target, actor, terms).await?;
@@ -287,7 +288,7 @@ impl IssueDesk {
         let facts = self.on_verify.then(|| Box::new(Facts::of(ask, &actor, &target.id, caller.address)));
         let decided = Decided {
             act: actor.act.clone(),
-            assurance: actor.assurance,
+            assurance,
             target,
             limits,
             known_as: approval::known_as(actor.person.as_ref()).cloned(),

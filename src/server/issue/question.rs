@@ -22,7 +22,11 @@ impl IssueDesk {
     ) -> Result<Question, Denial> {
         let client = caller.client;
         let audience = match (&target.parent, &ask.audience) {
-            (Some(parent), None) => parent.aud.clone(),
+            // no wider than the parent, and of the client's own
+            (Some(parent), None) => {
+                let own = parent.aud.iter().filter(|aud| client.owns_audience(aud));
+                own.cloned().collect()
+            }
             (Some(parent), Some(asked)) if asked.iter().any(|a| !parent.aud.contains(a)) => {
                 return Err(Denial::wider_audience());
             }

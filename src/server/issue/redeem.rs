@@ -90,6 +90,10 @@ impl IssueDesk {
         if !redeemable.grant.is_live(now) || self.revocations.covers(&redeemable.grant.row) {
             return self.refuse(event, Denial::code("grant_ended")).await;
         }
+        if !redeemable.facts.are_of(&redeemable.grant.row) {
+            tracing::error!(grant = %redeemable.grant.row.id, "a grant's row is not as it was granted: somebody changed it");
+            return self.refuse(event, Denial::code("code_void")).await;
+        }
         self.redeem_first(caller, redeemable, event, now, key.as_ref()).await
     }
 

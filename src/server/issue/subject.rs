@@ -7,7 +7,7 @@ use super::attempt::{Denial, Subject};
 use super::{Caller, IssueDesk};
 use crate::server::policy::ActorFacts;
 use crate::token::jws::UnverifiedJws;
-use crate::token::{Act, Audience, GrantId, Scope, Sub};
+use crate::token::{Act, Assurance, Audience, GrantId, Scope, Sub};
 
 /// The longest subject token looked at, bytes.
 const MAX_SUBJECT_TOKEN_BYTES: usize = 8 * 1024;
@@ -36,6 +36,14 @@ impl Target {
         actor.act.act = Some(Box::new(parent.act.clone()));
         Ok(())
     }
+
+    /// How sure it is who acts, of the whole chain: what somebody only said is not proven by who acts behind him.
+    pub(super) fn assurance(&self, actor: &ActorFacts) -> Assurance {
+        match &self.parent {
+            Some(parent) if parent.assurance == Assurance::Asserted => Assurance::Asserted,
+            _ => actor.assurance,
+        }
+    }
 }
 
 /// The grant behind an actor token that is acted on with.
@@ -51,6 +59,8 @@ pub struct Parent {
     pub aud: Vec<Audience>,
     /// Who acts already: nested below the new actor (TE-9).
     pub act: Act,
+    /// How sure that is.
+    pub assurance: Assurance,
 }
 
 impl IssueDesk {
@@ -87,6 +97,7 @@ impl IssueDesk {
                 scope: verified.scope.clone(),
                 aud: verified.aud.clone(),
                 act,
+                assurance: verified.assurance.unwrap_or(Assurance::Asserted),
             }),
         })
     }

@@ -38,7 +38,14 @@ impl Tx<'_> {
     /// # Errors
     /// The database could not be asked.
     pub async fn approval_states(&mut self, grants: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
-        let sql = format!("SELECT grant_id, state FROM approval WHERE grant_id {}", self.texts());
+        // an approval is what the log says, not what the row says: whoever changes the row leaves no entry behind
+        let sql = format!(
+            "SELECT a.grant_id, CASE WHEN a.state <> 'approved' OR EXISTS (SELECT 1 FROM audit_index i \
+             WHERE i.idx = a.decided_idx AND i.grant_id = a.grant_id AND i.typ = 'approve' \
+             AND i.decision = 'granted') THEN a.state ELSE 'waiting' END \
+             FROM approval a WHERE a.grant_id {}",
+            self.texts()
+        );
         Ok(on_tx!(self, (conn) => {
             sqlx::query_as(AssertSqlSafe(sql)).bind(json(&grants)).fetch_all(conn).await
         })?)
