@@ -277,7 +277,7 @@ async fn million(place: &Place, size: u64) {
     log.close().await;
     let begun = now();
     let before = cpu();
-    let report = verify::database(&db, &[], &mut |_, _| ()).await.expect("could look");
+    let report = verify::database(&db, &[], None, &mut |_, _| ()).await.expect("could look");
     assert!(report.holds(), "the log that was filled holds");
     let each = 1e6 / report.entries as f64;
     let name = |what: &str| format!("audit verify, {}: {what} of 1 million entries", place.name);

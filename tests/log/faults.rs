@@ -93,7 +93,8 @@ async fn a_connection_cut_around_commit_releases_nothing_and_forks_nothing() {
         "recorded and not released counts; the reverse never happens"
     );
     log.close().await;
-    let report = verify::database(&bench.service, &[], &mut |_, _| ()).await.unwrap();
+    let report =
+        verify::database(&bench.service, &[], Some(&Bench::log_key()), &mut |_, _| ()).await.unwrap();
     assert!(report.holds(), "{:?}", report.findings);
     assert_eq!(report.entries, answered + persisted + 1);
 }
@@ -200,6 +201,7 @@ async fn a_crash_of_the_database_loses_nothing_that_was_answered() {
     let last = log.record(bench.grant("a", "after")).await.unwrap();
     assert!(last.index >= answered);
     log.close().await;
-    let report = verify::database(&bench.service, &[], &mut |_, _| ()).await.unwrap();
+    let report =
+        verify::database(&bench.service, &[], Some(&Bench::log_key()), &mut |_, _| ()).await.unwrap();
     assert!(report.holds(), "{:?}", report.findings);
 }

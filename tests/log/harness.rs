@@ -67,6 +67,11 @@ impl Bench {
         CheckpointSigner::from_seed(&SEED, HOST, 1).unwrap()
     }
 
+    /// What the log's heads are signed with.
+    pub fn log_key() -> [u8; 32] {
+        *Self::signer().verifier().public()
+    }
+
     pub async fn log(&self) -> Log {
         self.log_with(LogOptions { compare_database_clock: false, ..LogOptions::default() }).await
     }
@@ -79,6 +84,15 @@ impl Bench {
     pub async fn open(&self, db: Db, options: LogOptions) -> Result<Log, stagedoor::server::log::OpenError> {
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
         Log::open(db, Self::signer(), clock, entropy, options).await
+    }
+
+    /// A log whose heads another key signs.
+    pub async fn log_of(&self, seed: &[u8; 32]) -> Log {
+        let db = Db::connect(&self.service_url).await.unwrap();
+        let signer = CheckpointSigner::from_seed(seed, HOST, 1).unwrap();
+        let options = LogOptions { compare_database_clock: false, ..LogOptions::default() };
+        let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
+        Log::open(db, signer, clock, entropy, options).await.unwrap()
     }
 
     /// An attempt of `actor` on `subject`, granted, with its grant.

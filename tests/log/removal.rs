@@ -22,7 +22,8 @@ async fn owner_log(bench: &Bench) -> Log {
 }
 
 async fn holds(bench: &Bench, checkpoints: &[Checkpoint]) {
-    let report = verify::database(&bench.service, checkpoints, &mut |_, _| ()).await.unwrap();
+    let report =
+        verify::database(&bench.service, checkpoints, Some(&Bench::log_key()), &mut |_, _| ()).await.unwrap();
     assert!(report.holds(), "{:?}", report.findings);
 }
 
@@ -283,7 +284,7 @@ both! {
         log.close().await;
         holds(&bench, std::slice::from_ref(&known)).await;
         let forged = Checkpoint { size: 6, ..known };
-        let report = verify::database(&bench.service, &[forged], &mut |_, _| ()).await.unwrap();
+        let report = verify::database(&bench.service, &[forged], Some(&Bench::log_key()), &mut |_, _| ()).await.unwrap();
         assert_eq!(report.findings, vec![(1, Finding::Rollback { checkpoint: 6, size: 5 })]);
     }
 }

@@ -83,9 +83,9 @@ async fn sqlite_refuses_every_way_to_change_what_is_recorded() {
         "UPDATE audit_entry SET body = x'7b7d'".to_owned(),
         "INSERT INTO audit_entry VALUES (1, 0, zeroblob(32), x'7b7d')".into(),
         "INSERT OR REPLACE INTO audit_entry VALUES (1, 0, zeroblob(32), x'7b7d')".into(),
-        "INSERT OR REPLACE INTO audit_head VALUES (3, 2, zeroblob(32), zeroblob(64), 0, '')".into(),
-        "INSERT OR REPLACE INTO audit_head VALUES (9, 2, zeroblob(32), zeroblob(64), 0, '')".into(),
-        "INSERT INTO audit_head VALUES (9, 3, zeroblob(32), zeroblob(64), 0, '')".into(),
+        "INSERT OR REPLACE INTO audit_head VALUES (3, 2, zeroblob(32), zeroblob(64), 0, '', NULL)".into(),
+        "INSERT OR REPLACE INTO audit_head VALUES (9, 2, zeroblob(32), zeroblob(64), 0, '', NULL)".into(),
+        "INSERT INTO audit_head VALUES (9, 3, zeroblob(32), zeroblob(64), 0, '', NULL)".into(),
         "REPLACE INTO audit_index (idx, typ) VALUES (1, 'issue')".into(),
         "INSERT OR REPLACE INTO audit_index (idx, typ, jti) SELECT 99, 'issue', jti FROM audit_index WHERE idx = 1".into(),
         "REPLACE INTO audit_private (idx, disclosures) VALUES (1, '[]')".into(),
@@ -151,7 +151,7 @@ async fn postgres_refuses_every_way_to_change_what_is_recorded() {
                   ON CONFLICT (idx) DO UPDATE SET t_us = 0";
     assert!(sqlx::query(upsert).execute(&service).await.is_err());
     assert!(sqlx::query(upsert).execute(&admin).await.is_err());
-    let gap = "INSERT INTO audit_head VALUES (9, 1, decode(repeat('00', 32), 'hex'), '', 0, '')";
+    let gap = "INSERT INTO audit_head VALUES (9, 1, decode(repeat('00', 32), 'hex'), '', 0, '', NULL)";
     assert!(sqlx::query(gap).execute(&service).await.is_err(), "a head must continue the log");
 }
 

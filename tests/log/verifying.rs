@@ -1,15 +1,17 @@
 //! `audit verify`: finds every tampering it can, and claims nothing about what it cannot (audit-log.md §7).
 
 use sqlx::AssertSqlSafe;
+use stagedoor::server::log::head::Head;
+use stagedoor::server::log::tree::leaf_hash;
 use stagedoor::server::log::verify::{self, Finding, Report};
-use stagedoor::server::log::{Checkpoint, Event, EventType, OpenError, Record};
-use stagedoor::server::store::Db;
+use stagedoor::server::log::{Checkpoint, Event, EventType, Fatal, LogError, OpenError, Record};
+use stagedoor::server::store::{Db, read};
 
 use crate::harness::{Bench, both};
 
 async fn verified(bench: &Bench, checkpoints: &[Checkpoint]) -> Report {
     let mut calls = 0;
-    let report = verify::database(&bench.service, checkpoints, &mut |done, all| {
+    let report = verify::database(&bench.service, checkpoints, Some(&Bench::log_key()), &mut |done, all| {
         calls += 1;
         assert!(done <= all);
     })
@@ -193,6 +195,97 @@ both! {
         assert!(report.findings.contains(&(1, Finding::Fork(21))), "{:?}", report.findings);
         let other = Checkpoint { origin: "log.example/audit/x".into(), size: 1, root: [0; 32] };
         assert!(matches!(verified(&bench, &[other]).await.findings[0].1, Finding::OtherLog(_)));
+    }
+}
+
+both! {
+    async fn whoever_has_no_key_cannot_continue_the_log(bench) {
+        // everything an append writes, and consistent: only nobody with the log's key made it
+        fill(&bench, 40).await;
+        let log = bench.log().await;
+        let head = Head::read(&read::newest_head(&bench.service).await.unwrap().unwrap()).unwrap();
+        let mut frontier = head.frontier;
+        let body = read::entries_at(&bench.service, &[39]).await.unwrap().remove(0).body;
+        frontier.push(leaf_hash(&body), |_, _, _| ());
+        let bytes = |bytes: &[u8]| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            if bench.super_url.is_some() { format!("decode('{hex}', 'hex')") } else { format!("x'{hex}'") }
+        };
+        let forged = [
+            "INSERT INTO audit_entry SELECT 40, t_us, leaf, body FROM audit_entry WHERE idx = 39".to_owned(),
+            "INSERT INTO audit_index SELECT 40, jti || 'x', signed8, typ, decision, client, rule, grant_id FROM audit_index WHERE idx = 39".to_owned(),
+            format!(
+                "INSERT INTO audit_head SELECT 41, 40, {}, {}, t_us, replica, signature FROM audit_head WHERE size = 40",
+                bytes(&frontier.root()), bytes(&frontier.nodes().concat()),
+            ),
+        ];
+        tamper(&bench, &forged.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let published = log.checkpoint().await;
+        assert!(matches!(published, Err(LogError::Stopped(Fatal::Forged { size: 41 }))), "{published:?}");
+        let recorded = log.record(bench.grant("a", "u")).await;
+        assert!(matches!(recorded, Err(LogError::Stopped(Fatal::Forged { size: 41 }))), "{recorded:?}");
+        log.close().await;
+        let options = stagedoor::server::log::LogOptions { compare_database_clock: false, ..Default::default() };
+        let opened = bench.open(bench.service.clone(), options).await;
+        assert!(matches!(opened, Err(OpenError::Halted(_) | OpenError::Damaged(Finding::HeadSignature(41)))), "{opened:?}");
+        let report = verified(&bench, &[]).await;
+        assert!(report.findings.contains(&(1, Finding::HeadSignature(41))), "{:?}", report.findings);
+    }
+}
+
+both! {
+    async fn what_a_replica_has_signed_is_seen_though_another_recorded_it(bench) {
+        let (writes, looks) = (bench.log().await, bench.log().await);
+        for _ in 0..80 {
+            writes.record(bench.grant("a", "u")).await.unwrap();
+        }
+        let signed = Checkpoint::open(&looks.checkpoint().await.unwrap(), Bench::signer().verifier()).unwrap();
+        assert_eq!(signed.size, 80);
+        writes.close().await;
+        tamper(&bench, &CUT).await;
+        let published = looks.checkpoint().await;
+        assert!(matches!(published, Err(LogError::Stopped(Fatal::Rollback { database: 71, seen: 80 }))), "{published:?}");
+        let told = tokio::time::timeout(std::time::Duration::from_secs(5), looks.fatal()).await;
+        assert!(matches!(told, Ok(Fatal::Rollback { .. })), "the process is told to end, though nobody asks for a token");
+        let recorded = looks.record(bench.grant("a", "u")).await;
+        assert!(matches!(recorded, Err(LogError::Stopped(Fatal::Rollback { .. }))), "{recorded:?}");
+        looks.close().await;
+        let options = stagedoor::server::log::LogOptions { compare_database_clock: false, ..Default::default() };
+        let opened = bench.open(bench.service.clone(), options).await;
+        assert!(matches!(opened, Err(OpenError::Halted(_))), "and a restart changes nothing: {opened:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_put_in_place_of_the_database_stops_the_log() {
+    let bench = Bench::sqlite().await.unwrap();
+    let log = bench.log().await;
+    log.record(bench.grant("a", "u")).await.unwrap();
+    let Db::Sqlite(db) = &bench.service else { panic!("sqlite") };
+    let backup = db.path().with_extension("backup");
+    std::fs::copy(db.path(), &backup).unwrap();
+    log.record(bench.grant("a", "v")).await.unwrap();
+    std::fs::rename(&backup, db.path()).unwrap();
+    for _ in 0..2 {
+        let recorded = log.record(bench.grant("a", "w")).await;
+        assert!(matches!(recorded, Err(LogError::Stopped(Fatal::Exchanged))), "{recorded:?}");
+    }
+    let published = log.checkpoint().await;
+    assert!(matches!(published, Err(LogError::Stopped(Fatal::Exchanged))), "{published:?}");
+    log.close().await;
+}
+
+both! {
+    async fn a_log_rewritten_without_the_key_is_found_by_the_database_alone(bench) {
+        let log = bench.log_of(&[9; 32]).await;
+        for _ in 0..5 {
+            log.record(bench.grant("a", "u")).await.unwrap();
+        }
+        log.close().await;
+        assert_eq!(verified(&bench, &[]).await.findings, vec![(1, Finding::HeadSignature(5))]);
+        let options = stagedoor::server::log::LogOptions { compare_database_clock: false, ..Default::default() };
+        let opened = bench.open(bench.service.clone(), options).await;
+        assert!(matches!(opened, Err(OpenError::Damaged(Finding::HeadSignature(5)))), "{opened:?}");
     }
 }
 

@@ -24,7 +24,7 @@ use super::space::Space;
 use super::standing;
 use super::tree::BatchNodes;
 use super::waiting::{Place, Waiting};
-use super::{Fatal, LogError, LogOptions, Recorded, Stats};
+use super::{Fatal, LogError, LogOptions, Longest, Recorded, Stats};
 use crate::server::store::append::{Opened, Opening, Writer};
 use crate::server::store::assume::Assumption;
 use crate::server::store::surgery::Surgery;
@@ -141,6 +141,8 @@ pub(super) struct Batcher {
     pub queue: mpsc::Receiver<Queued>,
     pub published: watch::Sender<Published>,
     pub fatal: watch::Sender<Option<Fatal>>,
+    /// What this process has signed of other replicas' heads: seen, too.
+    pub longest: Arc<Longest>,
     pub closing: watch::Receiver<bool>,
     /// Whether the first append opens the signer's epoch after an older one.
     pub begins_epoch: bool,
@@ -259,6 +261,13 @@ impl Batcher {
         mut drafts: Vec<Draft>,
         surgeries: &[Surgery],
     ) -> Result<Vec<Answer>, Failure> {
+        if self.db.was_exchanged() {
+            return Err(Failure::Fatal(Fatal::Exchanged));
+        }
+        let longest = self.longest.head();
+        if longest.epoch == self.floor.epoch && longest.size() > self.floor.size() {
+            self.floor = longest;
+        }
         let needs = self.space.needs(&self.db, &*self.clock).await;
         let opening = Opening {
             floor: self.floor.end(),
@@ -276,15 +285,20 @@ impl Batcher {
         let hour_ago = conditions::hour_ago(&self.db, records, &*self.clock).await?;
         let (mut tx, Opened { last, active_clients, cut_offs, standing }) =
             self.writer.begin(&opening).await?;
-        let head = match last.head {
+        let head = match &last.head {
             // the old epoch's head may be the very thing that is damaged: it is not read
             Some(stored) if self.begins_epoch && locate(stored.size - 1).0 + 1 == self.signer.epoch() => {
                 Head::empty(self.signer.epoch())
             }
-            Some(stored) => Head::read(&stored)?,
+            Some(stored) => Head::read(stored)?,
             None => Head::empty(self.signer.epoch()),
         };
         check_floor(&self.floor, &head, last.root_at_floor.as_deref())?;
+        // this process's own head was signed by it; another's has to be, or it is no replica's
+        let vouched = |stored| self.signer.vouches_for(stored);
+        if head.size() > 0 && head != self.floor && !last.head.as_ref().is_some_and(vouched) {
+            return Err(Failure::Fatal(Fatal::Forged { size: head.size() }));
+        }
         let database_us = last.database_us.filter(|_| self.options.compare_database_clock);
         let verdict = self.guard.judge(&*self.clock, head.t_us, database_us);
         let failed = conditions::failed(&mut tx, records, &active_clients, hour_ago, head.end()).await?;
@@ -299,7 +313,8 @@ impl Batcher {
             tx.operate(surgery).await?;
         }
         delay(self.options.commit_delay).await;
-        let (Planned { outcomes, made, nodes, batch, changes }, Given { head, .. }) = (planned, given);
+        let (Planned { outcomes, made, nodes, mut batch, changes }, Given { head, .. }) = (planned, given);
+        batch.head = self.signer.sign_head(&batch.head);
         let matched = if changes.are_rows() {
             tx.insert_and_commit(batch, &changes).await?;
             HashMap::new()
@@ -343,7 +358,8 @@ impl Batcher {
             return Ok(None);
         }
         delay(self.options.commit_delay).await;
-        let (Planned { outcomes, made, nodes, batch, changes }, Given { head, .. }) = (planned, given);
+        let (Planned { outcomes, made, nodes, mut batch, changes }, Given { head, .. }) = (planned, given);
+        batch.head = self.signer.sign_head(&batch.head);
         if !self.writer.insert_if(&assumption, batch, &changes).await? {
             return Ok(None);
         }

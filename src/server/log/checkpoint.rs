@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::note::{NoteError, NoteSigner, NoteVerifier, split};
+use super::note::{NoteError, NoteSigner, NoteVerifier, is_signed_by, split};
 use super::tree::Hash;
+use crate::server::store::append::StoredHead;
 
 /// What a checkpoint says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,11 +103,36 @@ impl CheckpointSigner {
         self.signer.verifier()
     }
 
+    /// Signs a head for its row, before it is committed: the row is seen when the head is durable, and not before. Whoever
+    /// may write the database but has no key cannot continue the log (or rewrite it) by himself.
+    #[must_use]
+    pub fn sign_head(&self, head: &StoredHead) -> StoredHead {
+        StoredHead { signature: Some(self.signer.sign_bytes(&head_text(head))), ..head.clone() }
+    }
+
+    /// Whether this log's key signed a stored head, of whichever epoch.
+    #[must_use]
+    pub fn vouches_for(&self, head: &StoredHead) -> bool {
+        vouches_for(self.verifier().public(), head)
+    }
+
     /// The signed checkpoint. Ed25519 is deterministic: every replica makes the same bytes.
     #[must_use]
     pub fn sign(&self, size: u64, root: Hash) -> String {
         self.signer.sign(&Checkpoint { origin: self.origin().to_owned(), size, root }.text())
     }
+}
+
+/// Whether the log's key signed a stored head.
+#[must_use]
+pub fn vouches_for(log_key: &[u8; 32], head: &StoredHead) -> bool {
+    head.signature.as_ref().is_some_and(|signature| is_signed_by(log_key, &head_text(head), signature))
+}
+
+/// What is signed of a stored head: everything it says (the frontier is what its root is made of). No checkpoint begins
+/// like this, whose first line has a host.
+fn head_text(head: &StoredHead) -> String {
+    format!("stagedoor head\n{}\n{}\n{}\n", head.size, STANDARD.encode(&head.root), head.t_us)
 }
 
 /// The origin of an epoch's log.

@@ -85,6 +85,20 @@ pub enum Fatal {
         /// This process's epoch.
         seen: u32,
     },
+    /// SQLite's file is not the one that was opened.
+    #[error(
+        "EXCHANGED: the database file is not the one that this process opened; stop the service before a backup is put back, and \
+         begin a new epoch with `stagedoor audit epoch` when entries are gone"
+    )]
+    Exchanged,
+    /// The newest head is not one that this log's key signed.
+    #[error(
+        "FORGED: the newest head of the log (size {size}) was not signed by the service: somebody else wrote it"
+    )]
+    Forged {
+        /// Its size.
+        size: u64,
+    },
     /// The newest head does not hold together.
     #[error("the newest head of the log is damaged: {0}")]
     Corrupt(&'static str),

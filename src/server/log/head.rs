@@ -43,7 +43,7 @@ impl Head {
         Ok(Self { epoch, frontier, root, t_us: Some(stored.t_us) })
     }
 
-    /// How it is stored. One of an empty epoch never is.
+    /// How it is stored, but for its signature. One of an empty epoch never is.
     #[must_use]
     pub fn stored(&self) -> StoredHead {
         StoredHead {
@@ -51,6 +51,7 @@ impl Head {
             root: self.root.to_vec(),
             frontier: self.frontier.nodes().concat(),
             t_us: self.t_us.unwrap_or_default(),
+            signature: None,
         }
     }
 

@@ -35,8 +35,8 @@ mod waiting;
 pub mod witness;
 pub mod witnessing;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -139,6 +139,26 @@ impl Growth {
     }
 }
 
+/// The longest head that this process has signed or opened with. Its own commits stand in [`Published`].
+struct Longest(std::sync::Mutex<Head>);
+
+impl Longest {
+    fn new(head: Head) -> Self {
+        Self(std::sync::Mutex::new(head))
+    }
+
+    fn head(&self) -> Head {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn saw(&self, head: &Head) {
+        let mut longest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if head.size() > longest.size() {
+            *longest = head.clone();
+        }
+    }
+}
+
 /// How much the log has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
@@ -161,7 +181,8 @@ struct Inner {
     queue: mpsc::Sender<Queued>,
     codes: mpsc::Sender<read::Wanted>,
     published: watch::Receiver<Published>,
-    fatal: watch::Receiver<Option<Fatal>>,
+    fatal: watch::Sender<Option<Fatal>>,
+    longest: Arc<Longest>,
     closing: watch::Sender<bool>,
     waiting: Arc<Waiting>,
     counters: Arc<Counters>,
@@ -196,15 +217,18 @@ impl Log {
         options: LogOptions,
     ) -> Result<Self, OpenError> {
         db.check_durable().await?;
-        let head = match read::newest_head(&db).await? {
-            Some(head) if head.epoch != signer.epoch() => {
-                return Err(OpenError::Epoch { database: head.epoch, signer: signer.epoch() });
-            }
-            Some(head) => head,
-            None => Head::empty(signer.epoch()),
+        let (head, vouched) = match store_read::newest_head(&db).await? {
+            Some(stored) => (Head::read(&stored)?, signer.vouches_for(&stored)),
+            None => (Head::empty(signer.epoch()), true),
         };
+        if head.epoch != signer.epoch() {
+            return Err(OpenError::Epoch { database: head.epoch, signer: signer.epoch() });
+        }
         if let Some(why) = halt::marked(&db, head.epoch).await? {
             return Err(OpenError::Halted(why));
+        }
+        if !vouched {
+            return Err(OpenError::Damaged(verify::Finding::HeadSignature(head.size())));
         }
         if let Some(finding) = verify::tail(&db, &head, verify::STARTUP_ENTRIES).await? {
             return Err(OpenError::Damaged(finding));
@@ -224,7 +248,8 @@ impl Log {
         let signer = Arc::new(signer);
         let checkpoint = signer.sign(head.size(), head.root).into();
         let (published, published_rx) = watch::channel(Published { head: head.clone(), checkpoint });
-        let (fatal, fatal_rx) = watch::channel(None);
+        let fatal = watch::Sender::new(None);
+        let longest = Arc::new(Longest::new(head.clone()));
         let (closing, closing_rx) = watch::channel(false);
         let (queue, queue_rx) = mpsc::channel(options.queue + STOPPING_PLACES);
         let waiting =
@@ -243,7 +268,8 @@ impl Log {
             floor: head,
             queue: queue_rx,
             published,
-            fatal,
+            fatal: fatal.clone(),
+            longest: Arc::clone(&longest),
             closing: closing_rx,
             waiting: Arc::clone(&waiting),
             counters: Arc::clone(&counters),
@@ -258,7 +284,8 @@ impl Log {
             queue,
             codes,
             published: published_rx,
-            fatal: fatal_rx,
+            fatal,
+            longest,
             closing,
             waiting,
             counters,
@@ -335,24 +362,51 @@ impl Log {
         self.0.fatal.borrow().clone().map_or(LogError::Closed, LogError::Stopped)
     }
 
-    /// The newest signed checkpoint, other replicas' entries included.
+    /// The newest signed checkpoint, other replicas' entries included. What was signed once counts as seen: a database
+    /// that holds less is not continued, whoever wrote it.
     ///
     /// # Errors
-    /// The database could not be asked, or holds less than this process saw committed.
+    /// The database could not be asked, or holds less than this process saw: then the log has stopped.
     pub async fn checkpoint(&self) -> Result<String, LogError> {
-        let seen = self.0.published.borrow().clone();
-        let head = read::newest_head(&self.0.db).await?.unwrap_or_else(|| Head::empty(self.0.signer.epoch()));
-        if head.epoch != seen.head.epoch {
-            let (database, seen) = (head.epoch, seen.head.epoch);
-            return Err(LogError::Stopped(Fatal::Epoch { database, seen }));
+        let signed = self.newest_signed().await;
+        if let Err(LogError::Stopped(fatal)) = &signed
+            && self.0.fatal.borrow().is_none()
+        {
+            tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process knows");
+            halt::mark(&self.0.db, self.epoch(), fatal).await;
+            self.0.fatal.send_replace(Some(fatal.clone()));
         }
-        if head.size() < seen.head.size() {
-            let (database, seen) = (head.size(), seen.head.size());
-            return Err(LogError::Stopped(Fatal::Rollback { database, seen }));
+        signed
+    }
+
+    async fn newest_signed(&self) -> Result<String, LogError> {
+        // before the database is asked, which then holds as much or more
+        let (own, seen) = (self.0.published.borrow().clone(), self.0.longest.head());
+        if self.0.db.was_exchanged() {
+            return Err(LogError::Stopped(Fatal::Exchanged));
         }
-        if head.size() == seen.head.size() {
-            return Ok(seen.checkpoint.to_string());
+        let stored = store_read::newest_head(&self.0.db).await?;
+        let head = match &stored {
+            Some(stored) => Head::read(stored)?,
+            None => Head::empty(self.0.signer.epoch()),
+        };
+        let seen = if own.head.size() > seen.size() { &own.head } else { &seen };
+        if head.epoch != seen.epoch {
+            return Err(LogError::Stopped(Fatal::Epoch { database: head.epoch, seen: seen.epoch }));
         }
+        if head.size() < seen.size() {
+            return Err(LogError::Stopped(Fatal::Rollback { database: head.size(), seen: seen.size() }));
+        }
+        if head.size() == seen.size() && head.root != seen.root {
+            return Err(LogError::Stopped(Fatal::Fork { size: head.size() }));
+        }
+        if head.size() == own.head.size() {
+            return Ok(own.checkpoint.to_string());
+        }
+        if !stored.is_some_and(|stored| self.0.signer.vouches_for(&stored)) {
+            return Err(LogError::Stopped(Fatal::Forged { size: head.size() }));
+        }
+        self.0.longest.saw(&head);
         // only committed heads can be seen, and a commit is durable before it is seen
         Ok(self.0.signer.sign(head.size(), head.root))
     }
@@ -367,6 +421,9 @@ impl Log {
             return Ok(None);
         };
         let head = Head::read(&stored)?;
+        if head.size() == size && !self.0.signer.vouches_for(&stored) {
+            return Err(LogError::Unavailable(StoreError::Corrupt("the signature of a head")));
+        }
         Ok((head.size() == size).then(|| self.0.signer.sign(size, head.root)))
     }
 
@@ -420,7 +477,7 @@ impl Log {
 
     /// Waits until the log stops for good; the process should then exit. Never returns after [`Log::close`].
     pub async fn fatal(&self) -> Fatal {
-        let mut fatal = self.0.fatal.clone();
+        let mut fatal = self.0.fatal.subscribe();
         loop {
             if let Some(fatal) = fatal.borrow_and_update().clone() {
                 return fatal;

@@ -82,6 +82,11 @@ impl NoteSigner {
         format!("{text}\n{}", self.signature_line(text))
     }
 
+    /// This key's signature alone, over a text that is no note.
+    pub(super) fn sign_bytes(&self, text: &str) -> Vec<u8> {
+        self.key.sign(text.as_bytes()).as_ref().to_vec()
+    }
+
     /// This key's signature line for `text`, with its line break.
     #[must_use]
     pub fn signature_line(&self, text: &str) -> String {
@@ -170,6 +175,11 @@ impl NoteVerifier {
             .map_err(|_| NoteError::Signature)?;
         Ok(text)
     }
+}
+
+/// Whether `public` signed `text`, which is no note.
+pub(super) fn is_signed_by(public: &[u8; 32], text: &str, signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public).verify(text.as_bytes(), signature).is_ok()
 }
 
 /// A note's text (with its last line break) and its signature lines.

@@ -26,8 +26,8 @@ const POSTGRES_BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(7594319276342)
 /// SQLite: the lock and all that a batch of mints or redeems asks under it, in one text: each statement by itself is a way to
 /// SQLite's thread and back, and five of them took longer than their work.
 const SQLITE_ASK: &str = "BEGIN IMMEDIATE;
-    SELECT h.size, h.root, h.frontier, h.t_us, (SELECT root FROM audit_head WHERE size = $1), NULL
-    FROM (SELECT 1) LEFT JOIN (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h;
+    SELECT h.size, h.root, h.frontier, h.t_us, h.signature, (SELECT root FROM audit_head WHERE size = $1), NULL
+    FROM (SELECT 1) LEFT JOIN (SELECT size, root, frontier, t_us, signature FROM audit_head ORDER BY size DESC LIMIT 1) h;
     SELECT id FROM client WHERE disabled_at_us IS NULL AND id IN (SELECT value FROM json_each($2));
     SELECT kind, target, until_iat, hold_until_us FROM cutoff WHERE target IN (SELECT value FROM json_each($3))";
 
@@ -58,6 +58,8 @@ pub struct StoredHead {
     pub frontier: Vec<u8>,
     /// The time of its entries, microseconds.
     pub t_us: i64,
+    /// The log's key over it; `None`: nobody's.
+    pub signature: Option<Vec<u8>>,
 }
 
 /// Where the log stands, read under its lock.
@@ -71,13 +73,21 @@ pub struct LastHead {
     pub database_us: Option<i64>,
 }
 
-type HeadRow = (Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>, Option<i64>);
+type HeadRow = (
+    Option<i64>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<i64>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<i64>,
+);
 
 impl From<HeadRow> for LastHead {
-    fn from((size, root, frontier, t_us, root_at_floor, database_us): HeadRow) -> Self {
+    fn from((size, root, frontier, t_us, signature, root_at_floor, database_us): HeadRow) -> Self {
         let head = match (size, root, frontier, t_us) {
             (Some(size), Some(root), Some(frontier), Some(t_us)) => {
-                Some(StoredHead { size, root, frontier, t_us })
+                Some(StoredHead { size, root, frontier, t_us, signature })
             }
             _ => None,
         };
@@ -426,10 +436,10 @@ async fn open_sqlite(conn: &mut SqliteConnection, opening: &Opening<'_>) -> Resu
 /// everybody else waits for the lock.
 async fn last_head(conn: &mut PgConnection, floor: i64) -> Result<LastHead, StoreError> {
     let row: HeadRow = sqlx::query_as(
-        "SELECT h.size, h.root, h.frontier, h.t_us, \
+        "SELECT h.size, h.root, h.frontier, h.t_us, h.signature, \
          (SELECT root FROM audit_head WHERE size = $1), \
          (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM (SELECT 1) one LEFT JOIN \
-         (SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1) h ON TRUE",
+         (SELECT size, root, frontier, t_us, signature FROM audit_head ORDER BY size DESC LIMIT 1) h ON TRUE",
     )
     .bind(floor)
     .fetch_one(conn)

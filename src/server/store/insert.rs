@@ -14,7 +14,7 @@ const STEP: usize = 8;
 /// SQLite: a statement takes 32 766 parameters at the most.
 const MANY: usize = 1000;
 
-const HEAD: &str = "INSERT INTO audit_head (size, prev, root, frontier, t_us, replica)";
+const HEAD: &str = "INSERT INTO audit_head (size, prev, root, frontier, t_us, replica, signature)";
 const CODES: &str = "INSERT INTO handoff_code (grant_id, code_hash, redeem_client, code_challenge, sealed, exp_us, \
      keep_until_us)";
 const FACTS: &str = "INSERT INTO grant_facts (grant_id, sealed, keep_until_us)";
@@ -197,13 +197,14 @@ impl Many {
     }
 
     fn head(&mut self, prev: i64, head: StoredHead, replica: &str) {
-        self.statement(HEAD, 6, 1);
+        self.statement(HEAD, 7, 1);
         self.bind(head.size);
         self.bind(prev);
         self.bind(head.root);
         self.bind(head.frontier);
         self.bind(head.t_us);
         self.bind(replica.to_owned());
+        self.bind(head.signature);
     }
 
     /// What a batch changes, as far as it is rows. Lists go in as JSON, so that their length makes no other text.
@@ -412,13 +413,14 @@ async fn postgres(conn: &mut PgConnection, batch: &Batch<'_>) -> Result<(), Stor
     .execute(&mut *conn)
     .await?;
     let head = &batch.head;
-    sqlx::query(AssertSqlSafe(format!("{HEAD} VALUES ($1, $2, $3, $4, $5, $6)")))
+    sqlx::query(AssertSqlSafe(format!("{HEAD} VALUES ($1, $2, $3, $4, $5, $6, $7)")))
         .bind(head.size)
         .bind(batch.prev)
         .bind(&head.root)
         .bind(&head.frontier)
         .bind(head.t_us)
         .bind(batch.replica)
+        .bind(&head.signature)
         .execute(conn)
         .await?;
     Ok(())

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, SqlStr};
 use super::{Db, StoreError, on_db};
 
 /// Number, name, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
     (
         1,
         "ground",
@@ -42,6 +42,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
         "expand_grant_facts",
         include_str!("../../../migrations/sqlite/0005_expand_grant_facts.sql"),
         include_str!("../../../migrations/postgres/0005_expand_grant_facts.sql"),
+    ),
+    (
+        6,
+        "expand_head_signature",
+        include_str!("../../../migrations/sqlite/0006_expand_head_signature.sql"),
+        include_str!("../../../migrations/postgres/0006_expand_head_signature.sql"),
     ),
 ];
 

@@ -138,6 +138,15 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 impl Db {
+    /// Whether SQLite's file is another than the one that was opened: what is written goes nowhere then.
+    #[must_use]
+    pub fn was_exchanged(&self) -> bool {
+        match self {
+            Self::Sqlite(db) => db.was_exchanged(),
+            Self::Postgres(_) => false,
+        }
+    }
+
     const fn in_list(&self, parameter: u8, cast: &'static str) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast }
     }

@@ -20,7 +20,8 @@ pub struct StoredEntry {
     pub disclosures: Option<String>,
 }
 
-type HeadRow = (i64, i64, Vec<u8>, Vec<u8>, i64);
+type PlainHeadRow = (i64, Vec<u8>, Vec<u8>, i64, Option<Vec<u8>>);
+type HeadRow = (i64, i64, Vec<u8>, Vec<u8>, i64, Option<Vec<u8>>);
 
 type EntryRow = (i64, i64, Vec<u8>, Vec<u8>, Option<String>);
 
@@ -89,10 +90,10 @@ pub struct Search {
 /// # Errors
 /// The database could not be asked.
 pub async fn newest_head(db: &Db) -> Result<Option<StoredHead>, StoreError> {
-    let row: Option<(i64, Vec<u8>, Vec<u8>, i64)> = on_db!(
+    let row: Option<PlainHeadRow> = on_db!(
         db,
         read(pool) => {
-            sqlx::query_as("SELECT size, root, frontier, t_us FROM audit_head ORDER BY size DESC LIMIT 1")
+            sqlx::query_as("SELECT size, root, frontier, t_us, signature FROM audit_head ORDER BY size DESC LIMIT 1")
                 .fetch_optional(pool)
                 .await
         }
@@ -100,8 +101,8 @@ pub async fn newest_head(db: &Db) -> Result<Option<StoredHead>, StoreError> {
     Ok(row.map(stored_head))
 }
 
-fn stored_head((size, root, frontier, t_us): (i64, Vec<u8>, Vec<u8>, i64)) -> StoredHead {
-    StoredHead { size, root, frontier, t_us }
+fn stored_head((size, root, frontier, t_us, signature): PlainHeadRow) -> StoredHead {
+    StoredHead { size, root, frontier, t_us, signature }
 }
 
 /// Up to `limit` heads with `size > after`, ascending, each with the head it continues.
@@ -113,7 +114,7 @@ pub async fn heads(db: &Db, after: i64, limit: i64) -> Result<Vec<(i64, StoredHe
         db,
         read(pool) => {
             sqlx::query_as(
-            "SELECT prev, size, root, frontier, t_us FROM audit_head WHERE size > $1 ORDER BY size LIMIT $2",
+            "SELECT prev, size, root, frontier, t_us, signature FROM audit_head WHERE size > $1 ORDER BY size LIMIT $2",
         )
         .bind(after)
         .bind(limit)
@@ -123,7 +124,7 @@ pub async fn heads(db: &Db, after: i64, limit: i64) -> Result<Vec<(i64, StoredHe
     )?;
     Ok(rows
         .into_iter()
-        .map(|(prev, size, root, frontier, t)| (prev, stored_head((size, root, frontier, t))))
+        .map(|(prev, size, root, frontier, t, signed)| (prev, stored_head((size, root, frontier, t, signed))))
         .collect())
 }
 
@@ -132,11 +133,11 @@ pub async fn heads(db: &Db, after: i64, limit: i64) -> Result<Vec<(i64, StoredHe
 /// # Errors
 /// The database could not be asked.
 pub async fn head_at_or_before(db: &Db, start: i64, at: i64) -> Result<Option<StoredHead>, StoreError> {
-    let row: Option<(i64, Vec<u8>, Vec<u8>, i64)> = on_db!(
+    let row: Option<PlainHeadRow> = on_db!(
         db,
         read(pool) => {
             sqlx::query_as(
-                "SELECT size, root, frontier, t_us FROM audit_head WHERE size > $1 AND size <= $2 \
+                "SELECT size, root, frontier, t_us, signature FROM audit_head WHERE size > $1 AND size <= $2 \
              ORDER BY size DESC LIMIT 1",
             )
             .bind(start)

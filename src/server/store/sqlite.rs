@@ -20,6 +20,8 @@ pub struct SqliteDb {
     writer: SqlitePool,
     readers: SqlitePool,
     path: PathBuf,
+    /// Device and inode of the file that was opened.
+    file: (u64, u64),
 }
 
 impl SqliteDb {
@@ -76,7 +78,8 @@ impl SqliteDb {
                 options.pragma("query_only", "ON").pragma("cache_size", "-2000").row_buffer_size(1024),
             )
             .await?;
-        let db = Self { writer, readers, path };
+        let file = identity(&path).map_err(sqlx::Error::Io)?;
+        let db = Self { writer, readers, path, file };
         db.check_version().await?;
         Ok(db)
     }
@@ -108,6 +111,14 @@ impl SqliteDb {
         });
     }
 
+    /// Whether another file stands where this one was, or none: a backup put back under the running service.
+    pub(super) fn was_exchanged(&self) -> bool {
+        match identity(&self.path) {
+            Ok(file) => file != self.file,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
     async fn check_version(&self) -> Result<(), StoreError> {
         let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&self.readers).await?;
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
@@ -135,6 +146,11 @@ impl SqliteDb {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Makes an empty file that only its owner can read; SQLite gives its `-wal` and `-shm` the same mode.

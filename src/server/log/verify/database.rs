@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::entry::{Checked, Removal, Removed, check};
 use super::{EpochReport, Finding, Report};
-use crate::server::log::checkpoint::Checkpoint;
+use crate::server::log::checkpoint::{Checkpoint, vouches_for};
 use crate::server::log::head::{Head, locate, position};
 use crate::server::log::tree::{Frontier, Hash};
 use crate::server::store::append::{EPOCH_SPAN, StoredHead};
@@ -22,13 +22,15 @@ const GONE: StoreError = StoreError::Corrupt("an entry that cannot be checked");
 const HEADS: i64 = 4096;
 
 /// Recomputes the whole log and compares it with `checkpoints` taken earlier, whose signatures the caller has
-/// checked. `progress` is told (done, all) after each chunk.
+/// checked. With `log_key` each epoch's newest head has to be signed by it: its root stands for everything below.
+/// `progress` is told (done, all) after each chunk.
 ///
 /// # Errors
 /// The database could not be asked: nothing is known then.
 pub async fn database(
     db: &Db,
     checkpoints: &[Checkpoint],
+    log_key: Option<&[u8; 32]>,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
@@ -38,7 +40,7 @@ pub async fn database(
     let mut passes = Vec::new();
     for epoch in 1..=last_epoch {
         let mut pass = Pass::new(db, epoch, checkpoints.remove(&epoch).unwrap_or_default());
-        pass.run(&mut report, progress).await?;
+        pass.run(log_key, &mut report, progress).await?;
         passes.push(pass);
     }
     explain(&passes, &mut report);
@@ -115,11 +117,17 @@ impl<'d> Pass<'d> {
 
     async fn run(
         &mut self,
+        log_key: Option<&[u8; 32]>,
         report: &mut Report,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<(), StoreError> {
         let start = position(self.epoch, 0);
         let end = read::head_at_or_before(self.db, start, start + EPOCH_SPAN).await?;
+        if let (Some(key), Some(head)) = (log_key, &end)
+            && !vouches_for(key, head)
+        {
+            report.add(self.epoch, Finding::HeadSignature(u64::try_from(head.size - start).unwrap_or(0)));
+        }
         let end = end.map_or(start, |head| head.size);
         let size = locate(end).1.max(u64::try_from(end - start).unwrap_or(0));
         self.compare_checkpoints(report);

@@ -60,6 +60,11 @@ pub enum Finding {
     /// A head does not continue the one before it.
     #[error("the head of size {0} does not continue the one before it")]
     HeadChain(u64),
+    /// The newest head of an epoch is not signed with the log's key.
+    #[error(
+        "the head of size {0} was not signed by the service: somebody else wrote it, and what is above the last checkpoint you hold"
+    )]
+    HeadSignature(u64),
     /// A stored subtree is missing or is not what the leaves make.
     #[error("the subtree {1} of level {0} does not follow from the entries")]
     Subtree(u32, u64),

@@ -1,0 +1,3 @@
+-- The log's key over each head: whoever can write the database but lacks the key cannot continue or rewrite the log. NULL in
+-- heads of versions before this one.
+ALTER TABLE audit_head ADD COLUMN signature BYTEA CHECK (length(signature) = 64);
