@@ -29,6 +29,18 @@ pub enum InvalidId {
     /// A control character, which would break logs and headers.
     #[error("must not contain control characters")]
     ControlCharacter,
+    /// More words than the field takes.
+    #[error("must hold at most {max} words")]
+    TooMany {
+        /// The most words the field takes.
+        max: usize,
+    },
+    /// It does not begin as such ids do.
+    #[error("must be an id of the form {prefix}…")]
+    Prefix {
+        /// What they begin with.
+        prefix: &'static str,
+    },
     /// A character outside the field's alphabet.
     #[error("contains a character that is not allowed here")]
     Alphabet,
@@ -137,10 +149,11 @@ id!(
     RequestId, |t| checked(t, 64)
 );
 
-fn prefixed(text: &str, prefix: &str) -> Result<(), InvalidId> {
+fn prefixed(text: &str, prefix: &'static str) -> Result<(), InvalidId> {
     checked(text, 64)?;
-    let rest = text.strip_prefix(prefix).ok_or(InvalidId::Alphabet)?;
-    if rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+    let rest = text.strip_prefix(prefix).filter(|rest| !rest.is_empty());
+    let rest = rest.ok_or(InvalidId::Prefix { prefix })?;
+    if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Err(InvalidId::Alphabet);
     }
     Ok(())
@@ -229,7 +242,7 @@ impl Scope {
             }
         }
         if out.0.len() > Self::MAX {
-            return Err(InvalidId::TooLong { max: Self::MAX });
+            return Err(InvalidId::TooMany { max: Self::MAX });
         }
         Ok(out)
     }
@@ -302,7 +315,8 @@ mod tests {
         for kept in [" padded ", "ｕｓｅｒ", "user_42", "а@b.example"] {
             assert_eq!(Sub::try_from(kept).unwrap().as_str(), kept);
         }
-        assert_eq!(GrantId::try_from("act_"), Err(InvalidId::Alphabet));
+        assert_eq!(GrantId::try_from("act_"), Err(InvalidId::Prefix { prefix: "act_" }));
+        assert_eq!(ClientId::try_from("nope"), Err(InvalidId::Prefix { prefix: "client_" }));
         assert_eq!(GrantId::try_from("act_a-b"), Err(InvalidId::Alphabet));
     }
 

@@ -126,6 +126,26 @@ on_both_databases! {
         }
     }
 
+    async fn head_is_get_without_its_body(app: TestApp) {
+        let client = app.client(crate::support::app::NewClient { scopes: &["actor_tokens:read"], ..crate::support::app::NewClient::minter() }).await;
+        for (api, path, status) in [
+            (&app.api, "/healthz", 200), (&app.api, "/readyz", 200), (&app.api, "/openapi.yaml", 200), (&app.api, "/v1/jwks", 200),
+            (&app.api, "/.well-known/jwks.json", 200), (&app.api, "/v1/revocations", 200), (&client.api, "/v1/actor_tokens", 200),
+            (&app.api, "/v1/actor_tokens", 401), (&client.api, "/v1/actor_tokens/act_0", 404), (&app.api, "/nope", 404),
+        ] {
+            let (head, get) = (api.call(Method::HEAD, path).send().await, api.call(Method::GET, path).send().await);
+            assert_eq!((head.status.as_u16(), get.status.as_u16()), (status, status), "{path}");
+            assert!(head.text().is_empty(), "{path}");
+            for name in ["content-type", "content-length", "cache-control"] {
+                assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+            }
+        }
+        // a path without GET, and an answer without an end
+        for path in ["/v1/actor_tokens/verify", "/v1/revocations/stream"] {
+            assert_eq!(app.api.call(Method::HEAD, path).send_unchecked().await.status, 405, "{path}");
+        }
+    }
+
     async fn broken_query_strings_are_400(app: TestApp) {
         let reader = app.client(crate::support::app::NewClient { scopes: &["actor_tokens:read", "audit:read"], ..crate::support::app::NewClient::minter() }).await;
         for query in ["limit=0", "limit=-1", "limit=abc", "limit=100000", "limit=1&limit=2", "cursor=garbage", "cursor=%00", "limt=1", "status=dead", "user_id=", "user_id=a%00b"] {

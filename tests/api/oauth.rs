@@ -78,7 +78,9 @@ on_both_databases! {
             let reply = call.send().await;
             assert_eq!((reply.status.as_u16(), &reply.json()["error"]), (status, &json!(error)), "{why}: {reply:#?}");
         }
-        app.api.get("/oauth/token").await.fails(405, "method_not_allowed");
+        let get = app.api.call(Method::GET, "/oauth/token").header("accept", "application/problem+json").send().await;
+        assert_eq!((get.status.as_u16(), get.header("allow"), get.header("content-type")), (405, Some("POST"), Some("application/json")));
+        assert_eq!(get.json()["error"], "invalid_request");
     }
 
     async fn an_exchange_is_recorded_and_its_faults_have_oauths_codes(app: TestApp) {

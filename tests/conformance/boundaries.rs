@@ -148,7 +148,7 @@ fn ids_and_scopes_are_taken_up_to_their_length() {
     assert_eq!(Scope::parse(&long(MAX_ID_BYTES + 1)).unwrap_err(), InvalidId::TooLong { max: MAX_ID_BYTES });
     let many = |count: usize| (0..count).map(|n| format!("s{n} ")).collect::<String>();
     assert_eq!(Scope::parse(&many(Scope::MAX)).unwrap().iter().count(), Scope::MAX);
-    assert_eq!(Scope::parse(&many(Scope::MAX + 1)).unwrap_err(), InvalidId::TooLong { max: Scope::MAX });
+    assert_eq!(Scope::parse(&many(Scope::MAX + 1)).unwrap_err(), InvalidId::TooMany { max: Scope::MAX });
     // what is said twice counts once
     let twice = Scope::parse(&many(Scope::MAX).repeat(2)).unwrap();
     assert!(!twice.is_empty() && Scope::parse("  ").unwrap().is_empty());

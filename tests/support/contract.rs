@@ -159,8 +159,14 @@ impl Contract {
         if reply.status == StatusCode::FORBIDDEN && reply.code() == Some("host_not_allowed") {
             return self.problem_faults(reply);
         }
-        let (operation, methods) = self.find(method, path);
-        let Some(operation) = operation else { return self.faults_off_contract(method, &methods, reply) };
+        let (mut operation, methods) = self.find(method, path);
+        if operation.is_none() && *method == Method::HEAD {
+            // what GET answers, without its body
+            operation = self.find(&Method::GET, path).0;
+        }
+        let Some(operation) = operation else {
+            return self.faults_off_contract(method, path, &methods, reply);
+        };
         let status = reply.status.as_str();
         let Some(response) = operation.spec["responses"].get(status) else {
             return vec![format!("status {status} is not documented")];
@@ -184,11 +190,25 @@ impl Contract {
     }
 
     /// A method or path that the contract does not know is a 405 with `Allow`, or a 404.
-    fn faults_off_contract(&self, method: &Method, methods: &[String], reply: &Reply) -> Vec<String> {
+    fn faults_off_contract(
+        &self,
+        method: &Method,
+        path: &str,
+        methods: &[String],
+        reply: &Reply,
+    ) -> Vec<String> {
         if *method == Method::OPTIONS && reply.status == StatusCode::NO_CONTENT {
             return Vec::new();
         }
-        let mut faults = if *method == Method::HEAD { Vec::new() } else { self.problem_faults(reply) };
+        let mut faults = match *method {
+            Method::HEAD => Vec::new(),
+            // OAuth's clients read OAuth's errors
+            _ if path.starts_with("/oauth/") && !methods.is_empty() => {
+                let wrong = reply.json()["error"] != json!("invalid_request");
+                wrong.then(|| "no error of OAuth's".to_owned()).into_iter().collect()
+            }
+            _ => self.problem_faults(reply),
+        };
         if methods.is_empty() {
             if reply.status != StatusCode::NOT_FOUND {
                 faults.push(format!("{} for a path that is not there", reply.status));

@@ -8,8 +8,6 @@ use serde_json::Value;
 use super::terminal;
 use crate::server::config::{Environment, Secret, is_loopback};
 
-/// Where a server is when nobody says.
-const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The largest answer that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,8 +32,10 @@ pub enum ApiError {
         source: reqwest::Error,
     },
     /// The server said no.
-    #[error("the server refused ({status}): {message}")]
+    #[error("{url} refused ({status}): {message}")]
     Refused {
+        /// Which server.
+        url: String,
         /// HTTP status.
         status: u16,
         /// What the server says.
@@ -64,9 +64,12 @@ pub struct Api {
 }
 
 impl Api {
-    /// The server at `url`, else at `STAGEDOOR_URL`, else on this machine; as `STAGEDOOR_CLIENT_SECRET` says.
+    /// The server at `url`, else at `STAGEDOOR_URL`; as `STAGEDOOR_CLIENT_SECRET` says.
     pub fn new(url: Option<&str>, environment: &Environment) -> Result<Self, super::CliError> {
-        let base = base(url.or(environment.url()).unwrap_or(DEFAULT_URL))?;
+        let url = url
+            .or(environment.url())
+            .ok_or_else(|| ApiError::Url("is missing; write https://…".to_owned()))?;
+        let base = base(url)?;
         let http = client(base.scheme() == "http")
             .map_err(|source| ApiError::Unreachable { url: base.to_string(), source })?;
         Ok(Self { base, http, secret: environment.client_secret()? })
@@ -106,7 +109,7 @@ impl Api {
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(Some(bytes)),
-            status => Err(refused(status, &serde_json::from_slice(&bytes).unwrap_or_default())),
+            status => Err(refused(&self.base, status, &serde_json::from_slice(&bytes).unwrap_or_default())),
         }
     }
 
@@ -117,7 +120,7 @@ impl Api {
         let (status, bytes) = self.send(request, MAX_ANSWER_BYTES).await?;
         let body: Value =
             serde_json::from_slice(&bytes).map_err(|_| ApiError::NotOurs { url: self.base.to_string() })?;
-        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+        if status.is_success() { Ok(body) } else { Err(refused(&self.base, status, &body)) }
     }
 
     /// The text at `path` in the media type `accept`.
@@ -128,7 +131,7 @@ impl Api {
         if status.is_success() {
             String::from_utf8(bytes).map_err(|_| self.not_ours())
         } else {
-            Err(refused(status, &serde_json::from_slice(&bytes).unwrap_or_default()))
+            Err(refused(&self.base, status, &serde_json::from_slice(&bytes).unwrap_or_default()))
         }
     }
 
@@ -159,9 +162,9 @@ impl Api {
     }
 }
 
-fn refused(status: StatusCode, body: &Value) -> ApiError {
+fn refused(base: &Url, status: StatusCode, body: &Value) -> ApiError {
     let message = body["detail"].as_str().or(body["title"].as_str()).unwrap_or("it gave no reason");
-    ApiError::Refused { status: status.as_u16(), message: message.to_owned() }
+    ApiError::Refused { url: base.to_string(), status: status.as_u16(), message: message.to_owned() }
 }
 
 /// An HTTP client for one command: no redirects, which would carry the secret elsewhere.

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::{CliError, Outcome};
 use crate::server::app::log_host;
@@ -90,20 +91,28 @@ async fn signer(
 /// The checkpoint (or the one of the receipt) in `file`, signed by the log's own key; another's proves
 /// nothing about this log.
 fn read_checkpoint(file: &Path, public: [u8; 32]) -> Result<Checkpoint, CliError> {
-    let text = read_text(file)?;
+    let text = kept(&read_text(file)?);
     let note = match text.strip_prefix(RECEIPT).and_then(|receipt| receipt.split_once("\n\n")) {
         Some((_, checkpoint)) => checkpoint,
         None => &text,
     };
-    let refused = |_| {
-        CliError::Refused(format!(
-            "{} is no checkpoint that this log's key signed; give one of this log",
-            file.display()
-        ))
-    };
-    let origin = Checkpoint::parse_unverified(note).map_err(refused)?.origin;
-    let verifier = NoteVerifier::new(&origin, public).map_err(refused)?;
-    Checkpoint::open(note, &verifier).map_err(refused)
+    let refused = |why: &str| CliError::Refused(format!("{} {why}", file.display()));
+    let no_checkpoint =
+        "holds neither a checkpoint nor a receipt; give the text that the log's server answered, whole";
+    let origin = Checkpoint::parse_unverified(note).map_err(|_| refused(no_checkpoint))?.origin;
+    let verifier = NoteVerifier::new(&origin, public).map_err(|_| refused(no_checkpoint))?;
+    Checkpoint::open(note, &verifier).map_err(|_| {
+        refused("holds a checkpoint that another key signed, or that was changed; give one of this log")
+    })
+}
+
+/// A checkpoint or receipt as people keep it: with other line ends, a line break too many (`jq -r`) or too few, or in the
+/// mint's answer.
+fn kept(text: &str) -> String {
+    let answer: Option<Value> = serde_json::from_str(text).ok();
+    let proof = answer.as_ref().and_then(|answer| answer.pointer("/audit/proof")?.as_str());
+    let text = proof.unwrap_or(text).replace("\r\n", "\n");
+    format!("{}\n", text.trim_end_matches('\n'))
 }
 
 /// A key from the command line, or from a file that it names.
@@ -132,4 +141,24 @@ fn read_text(file: &Path) -> Result<String, CliError> {
 /// Exit code of a command whose answer is yes or no.
 fn verdict(holds: bool) -> ExitCode {
     ExitCode::from(u8::from(!holds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_taken_as_people_keep_it() {
+        let note = "log.example/audit/1\n3\ncm9vdA==\n\n\u{2014} log.example/audit/1 c2lnbmF0dXJl\n";
+        let receipt = format!("{RECEIPT}index 2\n\n{note}");
+        for whole in [note, &receipt] {
+            assert_eq!(kept(whole), whole);
+            assert_eq!(kept(&format!("{whole}\n")), whole, "jq -r adds a line break");
+            assert_eq!(kept(whole.trim_end()), whole, "an editor takes one away");
+            assert_eq!(kept(&whole.replace('\n', "\r\n")), whole, "Windows");
+        }
+        let answer = serde_json::json!({ "object": "actor_token", "audit": { "proof": receipt } });
+        assert_eq!(kept(&answer.to_string()), receipt, "the mint's answer");
+        assert_eq!(kept(""), "\n");
+    }
 }

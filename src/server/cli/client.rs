@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::open::open;
-use super::record::{record, record_ending};
+use super::record::{can_record, record, record_ending};
 use super::{CliError, Outcome, output};
 use crate::server::clients::{self, Client, ClientForm, Created, Profile, SecretKind};
 use crate::server::config::{Config, duration};
@@ -107,6 +107,9 @@ impl Form {
 pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
     let (db, master) = open(config).await?;
     let now = SystemClock::default().now();
+    if matches!(command, Command::Create { .. } | Command::Update { .. } | Command::RotateSecret { .. }) {
+        can_record(&db, &master).await?;
+    }
     match command {
         Command::Create { form, test } => {
             let kind = if *test { SecretKind::Test } else { SecretKind::Live };

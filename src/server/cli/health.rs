@@ -32,10 +32,10 @@ pub async fn run(config: &Config) -> Outcome {
 }
 
 /// The listener as seen from this machine.
-fn reachable(listen: SocketAddr) -> Result<SocketAddr, CliError> {
+pub fn reachable(listen: SocketAddr) -> Result<SocketAddr, CliError> {
     if listen.port() == 0 {
         return Err(CliError::Refused(
-            "`listen` has port 0, so nobody can say where to ask; set a port".to_owned(),
+            "`listen` has port 0, so nobody can say where to ask; set a port, or name the server with --url where a command has that".to_owned(),
         ));
     }
     let ip = match listen.ip() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::open::open;
-use super::record::{record, record_ending};
+use super::record::{can_record, record, record_ending};
 use super::{CliError, Outcome, output};
 use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo, KeyPurpose, MAX_KEY_FILE_BYTES};
@@ -60,6 +60,9 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
     let (db, master) = open(config).await?;
     let now = SystemClock::default().now();
     let entropy = &SystemEntropy;
+    if matches!(command, Command::Rotate { .. } | Command::Import { .. }) {
+        can_record(&db, &master).await?;
+    }
     match command {
         Command::List => print_list(&keyring::list(&db, &master).await?, now, json)?,
         Command::Rotate { purpose, alg } => {

@@ -61,7 +61,7 @@ pub struct Tail {
     /// Only entries of this type, such as issue, revoke or policy
     #[arg(long, value_name = "TYPE")]
     r#type: Option<String>,
-    /// The running server [default: that of `STAGEDOOR_URL`]
+    /// The running server [default: that of `STAGEDOOR_URL`, else where the configuration has it listen]
     #[arg(long)]
     url: Option<String>,
 }
@@ -78,6 +78,14 @@ impl Tail {
             ("typ", &self.r#type),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+impl Command {
+    /// Whether it asks a server that the command line does not name.
+    pub const fn asks_a_server(&self) -> bool {
+        let Self::Tail(tail) = self;
+        tail.url.is_none()
     }
 }
 

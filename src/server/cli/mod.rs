@@ -130,6 +130,11 @@ enum CliError {
     /// What was done is not in the log.
     #[error("the change is made, but the log could not record it; run `stagedoor audit verify`")]
     Unrecorded(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing was done.
+    #[error(
+        "nothing was changed, as this is not the master key of the database: set MASTER_KEY_FILE to that of the server"
+    )]
+    OtherKey(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The log cannot be written or read.
     #[error("the issuance log cannot do it; `stagedoor audit verify` tells whether it holds")]
     Log(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -235,8 +240,16 @@ fn dispatch(arguments: Arguments) -> Outcome {
             }
         }
         Command::Health => waiting(health::run(&load()?)),
-        Command::Token(command) => waiting(token::run(&command, &environment, everywhere.json)),
-        Command::Log(command) => waiting(log::run(&command, &environment, everywhere.json)),
+        Command::Token(command) => {
+            let environment =
+                if command.asks_a_server() { asking(&environment, load)? } else { environment.clone() };
+            waiting(token::run(&command, &environment, everywhere.json))
+        }
+        Command::Log(command) => {
+            let environment =
+                if command.asks_a_server() { asking(&environment, load)? } else { environment.clone() };
+            waiting(log::run(&command, &environment, everywhere.json))
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "stagedoor", &mut script);
@@ -244,6 +257,19 @@ fn dispatch(arguments: Arguments) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Where the server is when nobody says: where the configuration has it, as a secret goes there.
+fn asking(
+    environment: &Environment,
+    load: impl FnOnce() -> Result<Config, ConfigError>,
+) -> Result<Environment, CliError> {
+    if environment.url().is_some() {
+        return Ok(environment.clone());
+    }
+    let config = load()?;
+    let url = format!("{}://{}", config.scheme(), health::reachable(config.listen)?);
+    Ok(environment.clone().with_url(url))
 }
 
 /// Runs what serves, on as many threads as there are processors.

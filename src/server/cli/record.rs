@@ -83,6 +83,15 @@ async fn try_record(
     outcome
 }
 
+/// Before something is added: whether it could be recorded. What another master key wrote nobody could use, and nobody
+/// could take away.
+pub async fn can_record(db: &Db, master: &MasterKey) -> Result<(), CliError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let keyring = Keyring::load(db, master, clock).await;
+    let seed = keyring.map_err(Trouble::from).and_then(|keyring| keyring.log_seed().map_err(Trouble::from));
+    seed.map(drop).map_err(CliError::OtherKey)
+}
+
 /// The log, to be recorded in by this process.
 pub async fn open_log(config: &Config, db: &Db, master: &MasterKey) -> Result<Log, Trouble> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());

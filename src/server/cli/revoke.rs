@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
 use super::api::Api;
@@ -12,10 +12,10 @@ use crate::token::GrantId;
 
 /// What is to end: exactly one of these.
 #[derive(Debug, Args)]
-#[group(skip)]
+#[command(group(ArgGroup::new("what").required(true)))]
 pub struct Revoke {
     /// One grant: `act_…`
-    #[arg(value_name = "GRANT", group = "what", required = true)]
+    #[arg(value_name = "GRANT", group = "what")]
     grant: Option<String>,
     /// Every grant of this actor, wherever he stands in its chain
     #[arg(long, value_name = "SUB", group = "what")]
@@ -41,9 +41,9 @@ pub struct Revoke {
     /// Refuse new mints for so many seconds too (not for one grant or a key)
     #[arg(long, value_name = "SECONDS")]
     hold: Option<u32>,
-    /// The running server [default: that of `STAGEDOOR_URL`]
+    /// The running server [default: that of `STAGEDOOR_URL`, else where the configuration has it listen]
     #[arg(long)]
-    url: Option<String>,
+    pub url: Option<String>,
 }
 
 pub async fn run(revoke: &Revoke, environment: &Environment, json: bool) -> Outcome {

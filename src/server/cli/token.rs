@@ -33,7 +33,7 @@ pub enum Command {
     Inspect {
         /// The token; read from standard input when left out, which keeps it out of the process list
         token: Option<String>,
-        /// The running server [default: that of `STAGEDOOR_URL`]
+        /// The running server [default: that of `STAGEDOOR_URL`, else where the configuration has it listen]
         #[arg(long)]
         url: Option<String>,
     },
@@ -62,9 +62,21 @@ pub struct Mint {
     /// What the token allows, separated by spaces
     #[arg(long)]
     scope: Option<String>,
-    /// The running server [default: that of `STAGEDOOR_URL`]
+    /// The running server [default: that of `STAGEDOOR_URL`, else where the configuration has it listen]
     #[arg(long)]
     url: Option<String>,
+}
+
+impl Command {
+    /// Whether it asks a server that the command line does not name.
+    pub const fn asks_a_server(&self) -> bool {
+        match self {
+            Self::Mint(mint) => mint.url.is_none(),
+            Self::Log(log) => log.asks_a_server(),
+            Self::Revoke(revoke) => revoke.url.is_none(),
+            Self::Inspect { .. } => false,
+        }
+    }
 }
 
 pub async fn run(command: &Command, environment: &Environment, json: bool) -> Outcome {

@@ -51,6 +51,13 @@ impl Environment {
         self.0.get("URL").map(String::as_str)
     }
 
+    /// The same, with the server at `url`.
+    #[must_use]
+    pub fn with_url(mut self, url: String) -> Self {
+        self.0.insert("URL".to_owned(), url);
+        self
+    }
+
     /// `STAGEDOOR_CLIENT_SECRET` (or `_FILE`): whom terminal commands speak as.
     ///
     /// # Errors

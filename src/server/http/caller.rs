@@ -37,7 +37,8 @@ impl Caller {
 /// The client lacks a scope.
 pub fn scope_missing(permission: ClientScope) -> Problem {
     let detail = format!(
-        "This client needs the scope `{permission}`. An operator can add it: stagedoor client update --scopes."
+        "This client needs the scope `{permission}`. An operator gives it with `stagedoor client update ID --scopes …`, \
+         naming all that the client is to have."
     );
     Problem::new(Code::ScopeMissing, detail).scope(permission.as_str())
 }

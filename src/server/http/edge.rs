@@ -32,6 +32,9 @@ use crate::token::RequestId;
 /// The header that names a request in answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Answers without an end.
+const STREAM: &str = "/v1/revocations/stream";
+
 /// How long a body may take to arrive whole: at most 16 KiB, and a connection that holds it up holds a place.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -66,6 +69,11 @@ pub async fn edge(
         address: client_address(&request, &service.trusted_proxies),
     };
     request.extensions_mut().insert(arrival.clone());
+    if *request.method() == Method::HEAD && request.path() != STREAM {
+        // as GET, whose body the encoder leaves out: it knows what was asked (RFC 9110 §9.3.2). A stream would be read to
+        // its end for that, and has none.
+        request.head_mut().method = Method::GET;
+    }
     let (accept, method) = (request.headers().get(header::ACCEPT).cloned(), request.method().clone());
     let started = service.clock.monotonic();
     let (span, context) = begin(&service, &request, &arrival, &method);

@@ -132,9 +132,12 @@ pub fn configure(config: &mut ServiceConfig) {
         for endpoint in ROUTES.iter().filter(|e| e.path == path) {
             resource = resource.route((endpoint.handler)());
         }
-        config.service(resource.default_service(web::to(move || async move {
-            Err::<&'static str, _>(method_not_allowed(path))
-        })));
+        let wrong_method = if path.starts_with("/oauth/") {
+            web::to(async || Err::<&'static str, _>(oauth::OAuthError::method_not_allowed()))
+        } else {
+            web::to(async move || Err::<&'static str, _>(method_not_allowed(path)))
+        };
+        config.service(resource.default_service(wrong_method));
     }
     console::configure(config);
 }

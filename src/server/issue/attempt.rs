@@ -324,7 +324,7 @@ pub fn audience(client: &Client, asked: Option<&[Audience]>) -> Result<Vec<Audie
     if asked.is_empty() {
         return Err(Denial::audience(
             "audience_missing",
-            "Name an `audience`: this client has no default. An operator can set one: stagedoor client update --audience.",
+            "Name an `audience`: this client has no default. An operator sets one with `stagedoor client update ID --audience …`.",
         ));
     }
     if asked.iter().any(|a| !client.owns_audience(a)) {
@@ -332,7 +332,8 @@ pub fn audience(client: &Client, asked: Option<&[Audience]>) -> Result<Vec<Audie
             kind: DenialKind::Audience,
             ..Denial::audience(
                 "audience_not_of_client",
-                "This client may not ask for this audience. An operator can add it: stagedoor client update --audience.",
+                "This client may not ask for this audience. An operator gives it with `stagedoor client update ID --audience …`, \
+                 naming all that the client is to have.",
             )
         });
     }

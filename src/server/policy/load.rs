@@ -195,7 +195,7 @@ impl Policy {
 
     /// Whether any permit lets somebody break the glass.
     pub fn breaks_glass(&self) -> bool {
-        self.reads.word("break_glass")
+        self.rules.iter().any(|rule| rule.effect == Effect::Permit && rule.annotations.break_glass)
     }
 
     /// How many rules there are.

@@ -45,9 +45,9 @@ const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
     ),
     (
         6,
-        "expand_head_signature",
-        include_str!("../../../migrations/sqlite/0006_expand_head_signature.sql"),
-        include_str!("../../../migrations/postgres/0006_expand_head_signature.sql"),
+        "head_signature",
+        include_str!("../../../migrations/sqlite/0006_head_signature.sql"),
+        include_str!("../../../migrations/postgres/0006_head_signature.sql"),
     ),
 ];
 

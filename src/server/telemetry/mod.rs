@@ -60,7 +60,9 @@ pub fn join(span: &tracing::Span, parent: Option<TraceContext>) -> Option<TraceC
 }
 
 fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::try_new(text).map_err(|e| ConfigError::Invalid {
+    // whoever sends nonsense would write a line at ERROR for each of it; who is interested names the target himself
+    let quiet = if text.contains("actix_http") { "" } else { ",actix_http::h1::dispatcher=off" };
+    EnvFilter::try_new(format!("{text}{quiet}")).map_err(|e| ConfigError::Invalid {
         setting: "`log_level`".to_owned(),
         why: format!("is no filter ({e}); write a level such as info, or warn,stagedoor=debug"),
     })

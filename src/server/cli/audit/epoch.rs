@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::super::open::open;
@@ -17,16 +17,17 @@ use crate::server::log::epoch::{EpochReason, begin};
 use crate::token::{SystemClock, SystemEntropy};
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("continues").required(true)))]
 pub struct Epoch {
     /// Why: the database was restored or a late standby took over; a wrong clock wrote a time far ahead; the
     /// log was damaged
     #[arg(long, value_parser = PossibleValuesParser::new(EpochReason::WORDS))]
     reason: String,
     /// The last checkpoint (or receipt) of the old log that anybody has
-    #[arg(long, value_name = "FILE", required_unless_present = "no_checkpoint")]
+    #[arg(long, value_name = "FILE", group = "continues")]
     checkpoint: Option<PathBuf>,
     /// Nobody has one; the entry will show that none was named
-    #[arg(long, conflicts_with = "checkpoint")]
+    #[arg(long, group = "continues")]
     no_checkpoint: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::super::{CliError, Outcome, output, record};
@@ -16,10 +16,10 @@ use crate::server::store::{Db, check_migrated};
 use crate::token::{Clock as _, Issuer, Sub, SystemClock};
 
 #[derive(Debug, Args)]
-#[group(skip)]
+#[command(group(ArgGroup::new("whom").required(true)))]
 pub struct Erase {
     /// A user who was acted as: his id, and the reason and ticket of every attempt on him
-    #[arg(long, value_name = "ID", group = "whom", required = true)]
+    #[arg(long, value_name = "ID", group = "whom")]
     subject: Option<String>,
     /// A person who acted, wherever he stands in a chain: the chain and his address. What is younger than
     /// `ACTOR_RETENTION` stays

@@ -56,6 +56,14 @@ impl OAuthError {
         }
     }
 
+    /// The endpoint is asked with another method than POST.
+    pub fn method_not_allowed() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            ..Self::new("invalid_request", "This endpoint takes POST with a form.")
+        }
+    }
+
     /// Nothing can be recorded or asked at the moment (RFC 6749 names no code for it; RFC 7009 uses 503).
     pub fn unavailable(description: &'static str, retry_after_seconds: u32) -> Self {
         Self {
@@ -101,6 +109,9 @@ impl ResponseError for OAuthError {
         response.content_type("application/json").insert_header((header::PRAGMA, "no-cache"));
         if let Some(challenge) = self.challenge {
             response.insert_header((header::WWW_AUTHENTICATE, challenge));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            response.insert_header((header::ALLOW, "POST"));
         }
         if let Some(seconds) = self.retry_after_seconds {
             response.insert_header((header::RETRY_AFTER, seconds.to_string()));
