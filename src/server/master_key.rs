@@ -243,8 +243,9 @@ fn read_key_file(path: &Path) -> Result<Zeroizing<String>, MasterKeyError> {
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "others may read the master key file: set its mode to 0600");
+    // readable by a group: how Kubernetes hands a secret to a container's user
+    if mode & 0o027 != 0 {
+        tracing::warn!(path = %path.display(), "others may read the master key file: set its mode to 0600 (or 0640)");
     }
     let mut text = Zeroizing::new(String::with_capacity(256));
     file.take(256).read_to_string(&mut text).map_err(failed)?;

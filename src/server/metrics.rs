@@ -40,6 +40,7 @@ pub struct Metrics {
     log_shed: Counter,
     unauthentic_rows: Gauge,
     signing_key_age: Gauge,
+    database_read_age: Gauge,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
     log_unwitnessed: Gauge,
     witness_refuses: Family<WitnessLabels, Gauge>,
@@ -72,6 +73,8 @@ pub struct Observed {
     pub witness_refusals: Vec<(String, bool)>,
     /// Since when the key that signs tokens does so, seconds.
     pub signing_key_age_seconds: u64,
+    /// How long ago the database was read last, seconds: it is read four times a second.
+    pub database_read_age_seconds: u64,
     /// How old the keys of each trusted issuer are, seconds; `None`: never fetched.
     pub issuer_keys_age_seconds: Vec<(String, Option<u64>)>,
     /// Anomalies this process raised.
@@ -161,6 +164,11 @@ impl Default for Metrics {
             "Rows of keys or clients that fail their authentication; must be 0",
             None,
         );
+        let database_read_age = gauge(
+            "database_read_age",
+            "How long ago the database could be read; longer than a few seconds, and nothing can be issued",
+            Some(Unit::Seconds),
+        );
         let signing_key_age =
             gauge("signing_key_age", "How long the current key has signed tokens", Some(Unit::Seconds));
         let log_unwitnessed = gauge(
@@ -209,6 +217,7 @@ impl Default for Metrics {
             log_shed,
             unauthentic_rows,
             signing_key_age,
+            database_read_age,
             issuer_keys_age,
             log_unwitnessed,
             witness_refuses,
@@ -249,6 +258,7 @@ impl Metrics {
         self.log_shed.inner().store(observed.log_shed, Ordering::Relaxed);
         self.unauthentic_rows.set(whole(observed.unauthentic_rows));
         self.signing_key_age.set(whole(observed.signing_key_age_seconds));
+        self.database_read_age.set(whole(observed.database_read_age_seconds));
         for (issuer, age) in &observed.issuer_keys_age_seconds {
             let labels = IssuerLabels { issuer: issuer.clone() };
             self.issuer_keys_age.get_or_create(&labels).set(age.map_or(-1, whole));

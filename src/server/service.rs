@@ -94,6 +94,7 @@ impl Service {
             unwitnessed_seconds: whole(self.witnesses.unwitnessed(now)),
             witness_refusals: self.witnesses.refusals(),
             signing_key_age_seconds: whole(age),
+            database_read_age_seconds: whole(now - self.revocations.known().as_of),
             issuer_keys_age_seconds: issuers
                 .into_iter()
                 .map(|(issuer, status)| (issuer.to_string(), status.age_seconds))

@@ -392,7 +392,7 @@ fn a_new_epoch_names_the_last_known_checkpoint() {
         std::fs::write(place.path().join("nonsense"), "x").unwrap();
         let forged = epoch(&["--checkpoint", "nonsense"]);
         assert!(
-            text(&forged.stderr).contains("no checkpoint that this log's key signed"),
+            text(&forged.stderr).contains("holds neither a checkpoint nor a receipt"),
             "{}",
             text(&forged.stderr)
         );

@@ -386,7 +386,7 @@ fn a_running_server_sees_a_new_and_a_disabled_client_within_a_second() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     let refused = inspect();
     let error = text(&refused.stderr);
-    assert!(error.contains("the server refused (401)"), "{error}");
+    assert!(error.contains("refused (401)"), "{error}");
     assert!(!error.contains(&secret) && refused.stdout.is_empty());
 }
 
@@ -410,7 +410,7 @@ fn grants_end_at_the_terminal_and_with_their_client_and_their_key() {
         place.command(&all).env("STAGEDOOR_CLIENT_SECRET", secret).output().unwrap()
     };
     let unknown = run(&["token", "revoke", "act_0", "--reason", "Drill"]);
-    assert!(text(&unknown.stderr).contains("the server refused (404)"), "{}", text(&unknown.stderr));
+    assert!(text(&unknown.stderr).contains("refused (404)"), "{}", text(&unknown.stderr));
     let all = run(&["token", "revoke", "--all", "--reason", "Drill"]);
     assert!(text(&all.stdout).starts_with("in force: 0 grants ended, entry "), "{}", text(&all.stderr));
     let actor = run(&["token", "revoke", "--actor", "admin_7", "--hold", "60", "--reason", "Left"]);
@@ -461,7 +461,57 @@ fn a_test_secret_is_refused_by_serve() {
         .env("STAGEDOOR_CLIENT_SECRET", secret)
         .output()
         .unwrap();
-    assert!(text(&output.stderr).contains("the server refused (401)"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("refused (401)"), "{}", text(&output.stderr));
+}
+
+/// What a script runs before each start.
+#[test]
+fn init_if_needed_makes_and_then_leaves_as_it_is() {
+    let place = Place::new();
+    assert!(place.ok(&["init", "--if-needed"]).starts_with("made: database"));
+    assert!(place.ok(&["init", "--if-needed"]).starts_with("nothing to do: database"));
+    assert_eq!(place.json(&["init", "--if-needed"])["did"], "nothing");
+    let error = place.fails(&["init"], 1);
+    assert!(error.contains("is initialised already"), "{error}");
+    let unread =
+        place.command(&["init", "--if-needed"]).env("DATABASE_URL", "postgres://db/x").output().unwrap();
+    assert!(text(&unread.stderr).contains("call it STAGEDOOR_DATABASE_URL"), "{}", text(&unread.stderr));
+}
+
+/// Nobody could use, and nobody could take away, what another master key wrote.
+#[test]
+fn with_another_master_key_nothing_is_added() {
+    let place = Place::initialised();
+    let other = Place::initialised();
+    let key = std::fs::read(place.path().join(".stagedoor/stagedoor.db")).unwrap();
+    let file = other.path().join(".stagedoor/master.key");
+    for arguments in
+        [&["client", "create", "--name", "x", "--scopes", "tokens:verify"][..], &["key", "rotate"]]
+    {
+        let refused = place.command(arguments).env("STAGEDOOR_MASTER_KEY_FILE", &file).output().unwrap();
+        let error = text(&refused.stderr);
+        assert!(error.contains("nothing was changed, as this is not the master key"), "{error}");
+    }
+    assert_eq!(std::fs::read(place.path().join(".stagedoor/stagedoor.db")).unwrap(), key);
+    assert_eq!(place.json(&["client", "list"])["not_authentic"], serde_json::json!([]));
+}
+
+/// A secret goes where the configuration says, and to nobody else who happens to listen.
+#[test]
+fn a_command_asks_the_server_of_its_configuration() {
+    let place = Place::initialised();
+    let server = Server::start(&place);
+    let address = server.url.strip_prefix("http://").unwrap();
+    std::fs::write(place.path().join("other.toml"), format!("listen = \"{address}\"\n")).unwrap();
+    let run = |config: &str| {
+        let mut command =
+            place.command(&["--config", config, "token", "revoke", "--all", "--reason", "Drill"]);
+        command.env_remove("STAGEDOOR_LISTEN").env("STAGEDOOR_CLIENT_SECRET", "sk_live_0").output().unwrap()
+    };
+    let error = text(&run("other.toml").stderr);
+    assert!(error.contains(&format!("{}/ refused (401)", server.url)), "{error}");
+    let help = place.ok(&["serve", "--help"]);
+    assert!(help.contains("policy.path") && help.contains("issuers[].iss"), "{help}");
 }
 
 #[test]
@@ -488,7 +538,7 @@ fn audit_verify_compares_with_checkpoints_kept_from_earlier() {
     let (_, rest) = rest.split_once('\n').unwrap();
     std::fs::write(place.path().join("forged"), format!("{origin}\n999\n{rest}")).unwrap();
     let error = place.fails(&["audit", "verify", "--checkpoint", "forged"], 2);
-    assert!(error.contains("no checkpoint that this log's key signed"), "{error}");
+    assert!(error.contains("another key signed, or that was changed"), "{error}");
 }
 
 fn get(address: &str, path: &str) -> String {

@@ -86,7 +86,10 @@ both! {
             log.record(record).await.unwrap();
             grants.push(grant);
         }
-        erase(&log, &Whom::Subject("user_forgetme".parse().unwrap()), bench.clock.now(), ACTOR_RETENTION).await.unwrap();
+        let erased = erase(&log, &Whom::Subject("user_forgetme".parse().unwrap()), bench.clock.now(), ACTOR_RETENTION).await.unwrap();
+        assert_eq!((erased.entries, erased.ended), (1, 1), "what is live on him ends: nobody could name him any more");
+        let live = async |grant: &GrantId| log.grant(grant, bench.clock.now()).await.unwrap().unwrap().is_live(bench.clock.now());
+        assert_eq!((live(&grants[0]).await, live(&grants[1]).await), (false, true));
         let facts = async |grant: &GrantId| bench.service.grant_facts(grant.as_str()).await.unwrap();
         assert_eq!((facts(&grants[0]).await, facts(&grants[1]).await), (None, Some(vec![7; 40])));
         let code = async |code: &str| bench.service.handoff_code(code).await.unwrap().unwrap().sealed;

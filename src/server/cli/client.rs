@@ -184,7 +184,8 @@ fn print_secret(made: &Created, permit: Option<&str>, json: bool) -> Result<(), 
     }
     if let Some(permit) = permit {
         // a generated text: what came from outside stands in it escaped, as Cedar demands
-        text.push_str("\n\nNobody may be named before the policy permits it; append this to the file of [policy] path:\n\n");
+        text.push_str("\n\nNobody may be named before the policy permits it. Append this to the file of [policy] path (where none is set, begin with \
+             the shipped one: `stagedoor policy show > policy.cedar`):\n\n");
         text.push_str(permit.trim_end());
     }
     output::print(&text)

@@ -4,6 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Outcome, output};
@@ -15,7 +16,14 @@ use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::server::store::{Db, StoreError, check_migrated, migrate};
 use crate::token::{Clock as _, SystemClock, SystemEntropy};
 
-pub async fn run(config: &Config, json: bool) -> Outcome {
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where everything is there and up to date, say so and exit 0: for scripts that run it before each start
+    #[arg(long)]
+    if_needed: bool,
+}
+
+pub async fn run(args: &Init, config: &Config, json: bool) -> Outcome {
     let now = SystemClock::default().now();
     // A master key that is there and wrong is found before anything is made.
     if let Err(error) = MasterKey::load(&config.master_key)
@@ -32,8 +40,12 @@ pub async fn run(config: &Config, json: bool) -> Outcome {
     };
     if has_keys {
         // With the wrong master key the database is there, too: say which of the two it is.
-        open_keys(config, &db).await?;
-        let next = if db.meta(DEV_STAMP).await?.is_some() {
+        let keys = open_keys(config, &db).await?;
+        let of_dev = db.meta(DEV_STAMP).await?.is_some();
+        if args.if_needed && !of_dev {
+            return up_to_date(config, json, &keys);
+        }
+        let next = if of_dev {
             "it belongs to `stagedoor dev`: set another DATA_DIR"
         } else {
             "start it with `stagedoor serve`"
@@ -55,6 +67,15 @@ pub async fn run(config: &Config, json: bool) -> Outcome {
     super::record::record(config, &db, &master, entries.collect()).await?;
     db.close().await;
     report(config, json, "made", &keys, made_key)
+}
+
+fn up_to_date(config: &Config, json: bool, keys: &[KeyInfo]) -> Outcome {
+    if json {
+        return report(config, true, "nothing", keys, false);
+    }
+    let database = output::plain(&format!("{:?}", config.database_url));
+    output::print(&format!("nothing to do: database {database} is up to date"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn open_keys(config: &Config, db: &Db) -> Result<Vec<KeyInfo>, CliError> {

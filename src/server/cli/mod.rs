@@ -25,7 +25,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::app::{self, AppError};
 use super::clients::ClientError;
-use super::config::{Config, ConfigError, Environment};
+use super::config::{Config, ConfigError, Environment, setting_names};
 use super::keyring::KeyringError;
 use super::log::erase::RemovalError;
 use super::log::export::ExportError;
@@ -39,6 +39,15 @@ use crate::token::SystemClock;
 static VERSION: LazyLock<String> = LazyLock::new(|| match option_env!("BUILD_COMMIT") {
     Some(commit) if !commit.is_empty() => format!("{} ({commit})", env!("CARGO_PKG_VERSION")),
     _ => env!("CARGO_PKG_VERSION").to_owned(),
+});
+
+/// What `serve --help` says of settings.
+static SETTINGS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "Settings, in stagedoor.toml or as STAGEDOOR_LISTEN, STAGEDOOR_POLICY__PATH … in the environment; what they mean \
+         stands in docs/settings.md:\n  {}",
+        setting_names().join("\n  ")
+    )
 });
 
 /// Lets one person act as another: briefly, provably, never unseen.
@@ -70,9 +79,10 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Make the database, the keys and the master key file; never writes over anything
-    Init,
+    /// Make the database, the keys and the master key file, or migrate the database; never writes over anything
+    Init(init::Init),
     /// Serve
+    #[command(after_help = SETTINGS.as_str())]
     Serve,
     /// API clients and their secrets
     #[command(subcommand)]
@@ -214,6 +224,11 @@ fn dispatch(arguments: Arguments) -> Outcome {
             quiet(&mut config);
         }
         telemetry::init(&config)?;
+        if config.database_url.is_sqlite() && Environment::has_bare_database_url() {
+            tracing::warn!(
+                "DATABASE_URL is set and not read, so the database is SQLite: call it STAGEDOOR_DATABASE_URL"
+            );
+        }
         Ok(config)
     };
     match command {
@@ -224,7 +239,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Dev { once: false } => serving(app::dev(load()?)),
         Command::Dev { once: true } => serving(app::dev_once(load()?)),
         Command::Serve => serving(app::serve(load()?)),
-        Command::Init => waiting(init::run(&load()?, everywhere.json)),
+        Command::Init(args) => waiting(init::run(&args, &load()?, everywhere.json)),
         Command::Client(command) => waiting(client::run(&command, &load()?, everywhere.json)),
         Command::Key(command) => waiting(key::run(&command, &load()?, everywhere.json)),
         Command::Audit(command) => at_work(audit::run(&command, &load()?, &environment, everywhere.json)),

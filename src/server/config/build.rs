@@ -96,6 +96,20 @@ pub(super) const TOP: &[Field] = &[
     field("allow_private_hosts", Kind::List),
 ];
 
+/// The names of all settings, as they stand in the file: `listen`, `policy.path`, `issuers[].iss`.
+pub(super) fn names() -> Vec<String> {
+    let of_table = |table: &Field, between: &str, fields: &[Field]| -> Vec<String> {
+        fields.iter().map(|field| format!("{}{between}{}", table.name, field.name)).collect()
+    };
+    TOP.iter()
+        .flat_map(|field| match field.kind {
+            Kind::Table(fields) => of_table(field, ".", fields),
+            Kind::Tables(fields) => of_table(field, "[].", fields),
+            _ => vec![field.name.to_owned()],
+        })
+        .collect()
+}
+
 pub(super) fn config(file: &str, text: &str, environment: &Environment) -> Result<Config, ConfigError> {
     let table = text.parse::<toml::Table>().map_err(|e| {
         let before = text.get(..e.span().map_or(0, |s| s.start)).unwrap_or("");

@@ -33,6 +33,12 @@ impl Environment {
         Ok(Self(found))
     }
 
+    /// Whether `DATABASE_URL` is set as other programs read it, which this one does not.
+    #[must_use]
+    pub fn has_bare_database_url() -> bool {
+        std::env::var_os("DATABASE_URL").is_some()
+    }
+
     /// An environment for tests: full names, such as `STAGEDOOR_LISTEN`; others are left out.
     pub fn from_pairs<K: AsRef<str>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         let ours = |(k, v): (K, V)| Some((k.as_ref().strip_prefix(PREFIX)?.to_owned(), v.into()));

@@ -312,6 +312,12 @@ pub struct AnomalyConfig {
     pub window_seconds: u32,
 }
 
+/// The names of all settings, as they stand in the file.
+#[must_use]
+pub fn setting_names() -> Vec<String> {
+    build::names()
+}
+
 impl Default for AnomalyConfig {
     fn default() -> Self {
         Self { max_targets: 30, window_seconds: 3600 }

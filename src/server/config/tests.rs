@@ -25,6 +25,18 @@ fn nothing_set_gives_the_contracts_defaults() {
 }
 
 #[test]
+fn the_page_of_settings_has_every_one_of_them() {
+    let page = include_str!("../../../docs/settings.md");
+    for name in setting_names() {
+        for word in
+            name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+        {
+            assert!(page.contains(&format!("`{word}`")) || page.contains(&format!("`{word} =")), "{name}");
+        }
+    }
+}
+
+#[test]
 fn every_table_of_the_contract_is_read() {
     let config = parse(
         r#"

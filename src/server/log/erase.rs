@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use super::body::open_disclosure;
 use super::clock_guard::micros;
 use super::head::{locate, position};
-use super::record::{Event, EventType, Record};
-use super::{Log, LogError};
+use super::read::{GrantFilter, GrantStatus};
+use super::record::{Decision, Effect, Event, EventType, Record};
+use super::{Log, LogError, Revoke, Selector};
 use crate::server::store::append::StoredPrivate;
 use crate::server::store::read;
 use crate::server::store::surgery::Surgery;
@@ -51,6 +52,8 @@ pub struct Erased {
     pub entries: u64,
     /// Entries that were too young to be erased.
     pub too_young: u64,
+    /// Grants on the erased user that were ended first: nobody could name him any more to end them.
+    pub ended: u64,
 }
 
 /// Why nothing was erased or pruned.
@@ -135,6 +138,9 @@ pub async fn erase(
         Whom::Actor { .. } => micros(now - retention),
     };
     let mut erased = Erased::default();
+    if let Whom::Subject(subject) = whom {
+        erased.ended = end_grants_on(log, subject, now).await?;
+    }
     let mut after = -1;
     let mut found: Vec<(i64, Option<StoredPrivate>)> = Vec::new();
     loop {
@@ -156,6 +162,25 @@ pub async fn erase(
     }
     erased.entries += cut(log, whom, found).await?;
     Ok(erased)
+}
+
+/// Ends what is live on a user; the entry does not name him.
+async fn end_grants_on(log: &Log, subject: &Sub, now: DateTime<Utc>) -> Result<u64, LogError> {
+    let live = GrantFilter {
+        subject: Some(subject.clone()),
+        status: Some(GrantStatus::Active),
+        ..GrantFilter::default()
+    };
+    if log.grants(&live, None, 1, now).await?.rows.is_empty() {
+        return Ok(0);
+    }
+    let mut event = Event::new(EventType::Revoke);
+    event.decision = Some(Decision::Granted);
+    event.rule = Some("erased".into());
+    event.detail = Some(std::iter::once(("target".to_owned(), "user".into())).collect());
+    let ends = Revoke { selector: Selector::Subject(subject.clone()), of_client: None, hold: None };
+    let record = Record { effects: vec![Effect::Revoke(ends)], ..Record::of(event).from_the_reserve() };
+    Ok(log.record(record).await?.matched)
 }
 
 async fn cut(log: &Log, whom: &Whom, rows: Vec<(i64, Option<StoredPrivate>)>) -> Result<u64, LogError> {

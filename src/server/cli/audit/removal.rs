@@ -55,9 +55,13 @@ pub async fn erase(args: &Erase, config: &Config, json: bool) -> Outcome {
             "object": "audit_erasure",
             "entries": erased.entries,
             "too_young": erased.too_young,
+            "ended": erased.ended,
         }))?;
     } else {
         let mut text = format!("erased: the personal data of {} entries", erased.entries);
+        if erased.ended > 0 {
+            text += &format!("\nended: {} grants that were live", erased.ended);
+        }
         if erased.too_young > 0 {
             let days = config.actor_retention.num_days();
             text += &format!(
