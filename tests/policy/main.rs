@@ -2,6 +2,7 @@
 
 mod support;
 
+mod boundaries;
 mod cli;
 mod cookbook;
 mod hard_limits;

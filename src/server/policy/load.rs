@@ -190,7 +190,8 @@ impl Policy {
 
     /// Whether any rule looks at how many targets the actor had: only then somebody has to count.
     pub fn counts_targets(&self) -> bool {
-        self.reads.word("targets_last_hour") || self.reads.word("max_targets_per_hour")
+        self.reads.word("targets_last_hour")
+            || self.rules.iter().any(|rule| rule.annotations.max_targets_per_hour.is_some())
     }
 
     /// Whether any permit lets somebody break the glass.
