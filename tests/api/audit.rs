@@ -44,6 +44,20 @@ on_both_databases! {
             assert_eq!(entry["personal"]["sub"], "user_42");
             assert!(entry["body"].get("jti").is_none() && entry["body"].get("signed_sha256").is_none(), "no token was");
         }
+        // JSON, and no attempt
+        for (name, value, code) in [
+            ("user_id", json!(""), "form_param_value_invalid"), ("user_id", Value::Null, "form_param_missing"), ("expires_in_seconds", json!(0), "form_param_value_invalid"),
+            ("delivery", json!("mail"), "form_param_value_invalid"), ("audience", json!([]), "form_param_value_invalid"), ("usr_id", json!("x"), "form_param_unknown"),
+        ] {
+            let mut body = mint_body();
+            body[name] = value;
+            if body[name].is_null() { body.as_object_mut().unwrap().remove(name); }
+            let reply = client.api.mint(&body).await;
+            let trace = reply.json()["trace_id"].clone();
+            reply.fails(422, code);
+            let entry = entries(&auditor.api, "decision=denied&typ=issue&limit=1").await.remove(0);
+            assert_eq!((&entry["body"]["req"], &entry["body"]["rule"], &entry["body"]["client"]), (&trace, &json!(code), &json!(client.id)), "{name}");
+        }
     }
 
     async fn noise_is_counted_in_sums_and_not_an_entry_each(app: TestApp) {

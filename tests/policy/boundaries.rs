@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use stagedoor::server::policy::{
-    Expectations, PermitRequest, Policy, PolicyError, Source, Verdict, builtin, permit_for_client,
+    Expectations, PermitRequest, Policy, PolicyError, Refusal, Source, Verdict, builtin, permit_for_client,
 };
 use stagedoor::token::ClientId;
 
@@ -78,6 +78,17 @@ fn it_is_known_whether_a_policy_counts_targets_or_breaks_glass() {
         // an escape may stand for any word, so it counts as looking at everything; what is an annotation is known
         assert_eq!((policy.counts_targets(), policy.breaks_glass()), (counts, breaks), "{text}");
     }
+}
+
+#[test]
+fn nobody_logs_in_again_for_what_would_be_refused_all_the_same() {
+    let strong = policy(&permit("@step_up_acr(\"high\") @require_consent(\"given\")", "impersonate"));
+    let (reason, scope) = (("/reason", json!(null)), ("/scope", json!("write")));
+    assert_eq!(denied_by(ask(&strong, &[reason])), builtin::REASON_MISSING);
+    assert_eq!(denied_by(ask(&strong, &[scope])), builtin::SCOPE);
+    let (_, refusal) = crate::support::denied(ask(&strong, &[]));
+    assert!(matches!(refusal, Refusal::StepUp(_)), "and only then what is known of the user: {refusal:?}");
+    assert_eq!(denied_by(ask(&strong, &[("/actor/acr", json!("high"))])), "p", "he has not consented");
 }
 
 #[test]

@@ -152,8 +152,11 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
     let caller = authenticate(&app, &request)?;
     super::edge::json_body(&request, &body)?;
     let mut fields = Fields::parse(&body)?;
-    let delivery = read_delivery(&mut fields)?;
-    let ask = read_ask(fields)?;
+    let read = read_delivery(&mut fields).and_then(|delivery| Ok((delivery, read_ask(fields)?)));
+    let (delivery, ask) = match read {
+        Ok(read) => read,
+        Err(problem) => return Err(malformed(&app, &caller, problem).await),
+    };
     let key = once::key(&app, &caller.client, &request, &body)?;
     let minted = match delivery {
         Delivery::Token => {
@@ -181,6 +184,18 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
             app.metrics.mint("denied");
             Err(denied(denial))
         }
+    }
+}
+
+/// A parsed body that is no attempt (422) is a recorded denial, too (contract.md §3).
+async fn malformed(app: &App, caller: &Caller, problem: Problem) -> Problem {
+    if problem.code.status() != StatusCode::UNPROCESSABLE_ENTITY {
+        return problem;
+    }
+    match app.desk.refuse_malformed(&issue_caller(caller), problem.code.as_str()).await {
+        Ok(Ok(())) => problem.recorded(),
+        Ok(Err(denial)) => denied(denial),
+        Err(error) => not_answered(error),
     }
 }
 

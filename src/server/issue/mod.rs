@@ -213,6 +213,28 @@ impl IssueDesk {
         Ok(minted.map(Outcome::Granted))
     }
 
+    /// Records a request of which not more is understood than who sent it; `rule` says what is wrong.
+    ///
+    /// # Errors
+    /// [`IssueError`] when it could not be recorded.
+    pub async fn refuse_malformed(
+        &self,
+        caller: &Caller<'_>,
+        rule: &str,
+    ) -> Result<Result<(), Denial>, IssueError> {
+        if let Err(denial) = self.not_too_often(caller) {
+            return Ok(Err(denial));
+        }
+        let event = Event {
+            client: Some(caller.client.id.clone()),
+            req: Some(caller.request.clone()),
+            personal: Personal { address: caller.address, ..Personal::default() },
+            ..Event::new(EventType::Issue)
+        };
+        self.log.deny(event, rule).await?;
+        Ok(Ok(()))
+    }
+
     /// Records a refusal, and only then gives it out. Over the rate limit nothing was evaluated, and nothing is
     /// recorded but in sums (contract.md §3).
     async fn refuse<T>(&self, event: Event, denial: Denial) -> Result<Result<T, Denial>, IssueError> {

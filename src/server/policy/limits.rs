@@ -65,18 +65,23 @@ pub(super) fn offer(permit: &Annotations, facts: &Facts<'_>) -> Offer {
 
 fn grant(permit: &Annotations, facts: &Facts<'_>) -> Result<(Limits, bool), Refused> {
     let q = facts.question;
+    // What the request lacks comes first: nobody logs in again for what would be refused all the same. What is known of
+    // the user comes last: a login that is too weak does not learn it.
+    if q.action.mints() {
+        reason_and_ticket(permit, facts)?;
+    }
+    let (scope, complete) = scope(permit, facts)?;
+    let audience = if q.action.mints() { audience(permit, facts)? } else { q.audience.clone() };
     step_up(permit, facts)?;
     let mut consent_seconds = None;
     if q.action.mints() {
-        reason_and_ticket(permit, facts)?;
         consent_seconds = consent(permit, facts)?;
         targets(permit, facts)?;
     }
-    let (scope, complete) = scope(permit, facts)?;
     let limits = Limits {
         lifetime_seconds: lifetime(permit, facts, consent_seconds)?,
         scope,
-        audience: if q.action.mints() { audience(permit, facts)? } else { q.audience.clone() },
+        audience,
         require_approval: permit.require_approval,
         break_glass: permit.break_glass,
         max_targets_per_hour: permit.max_targets_per_hour,
