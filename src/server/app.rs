@@ -41,6 +41,8 @@ use crate::token::{Clock, Entropy, Issuer, SystemClock, SystemEntropy};
 
 /// Stands in a database that `dev` made, which `serve` refuses.
 pub(super) const DEV_STAMP: &str = "dev";
+/// The name under which the newest epoch's log was served first.
+const LOG_NAME: &str = "log_name";
 /// The largest request body, bytes (contract.md §3).
 const MAX_BODY_BYTES: usize = 16 * 1024;
 /// How many new connections the kernel keeps until they are taken (it may keep fewer, `net.core.somaxconn`).
@@ -289,9 +291,28 @@ async fn open_log(setup: &Setup, db: &Db, keyring: &Keyring, issuer: &Issuer) ->
         max_bytes: setup.config.log_max_bytes,
         ..setup.log.clone()
     };
-    Log::open(db.clone(), signer, setup.clock.clone(), setup.entropy.clone(), options)
+    let log = Log::open(db.clone(), signer, setup.clock.clone(), setup.entropy.clone(), options)
         .await
-        .map_err(AppError::failed("the log cannot be used; run `stagedoor audit verify` to see why"))
+        .map_err(AppError::failed("the log cannot be used; run `stagedoor audit verify` to see why"))?;
+    same_name(setup, db, &log).await?;
+    Ok(log)
+}
+
+/// A log keeps the name that its auditors know: under another its checkpoints would look forged to them. `dev` has none,
+/// and an address that nobody chose is no name.
+async fn same_name(setup: &Setup, db: &Db, log: &Log) -> Result<(), AppError> {
+    if setup.dev || (setup.config.issuer.is_none() && setup.config.listen.port() == 0) {
+        return Ok(());
+    }
+    let (name, of_this_epoch) = (log.origin(), format!("/audit/{}", log.epoch()));
+    match db.meta(LOG_NAME).await.map_err(refused)? {
+        Some(known) if known == name => Ok(()),
+        Some(known) if known.ends_with(&of_this_epoch) => Err(AppError::Refused(format!(
+            "the log is known as {known}, and with this ISSUER it would be {name}: set ISSUER (or LISTEN, where it is not set) as it \
+             was, or begin a new epoch under the new name with `stagedoor audit epoch --reason renamed`"
+        ))),
+        _ => db.set_meta(LOG_NAME, name).await.map_err(refused),
+    }
 }
 
 /// The log's name begins with the issuer's host and path, without the scheme.

@@ -377,6 +377,26 @@ fn a_person_is_erased_and_the_log_holds() {
     }
 }
 
+/// Who checks a log knows its name: under another it would look forged to him.
+#[test]
+fn a_log_keeps_its_name_until_a_new_epoch_has_another() {
+    let place = Place::initialised();
+    let serve = |issuer: &str| {
+        let mut command = place.command(&["serve"]);
+        command.env("STAGEDOOR_ISSUER", issuer).env("STAGEDOOR_LISTEN", "127.0.0.1:0");
+        command
+    };
+    drop(Server::run(serve("https://one.example")));
+    let renamed = serve("https://two.example").output().unwrap();
+    let error = text(&renamed.stderr);
+    assert!(error.contains("known as one.example/audit/1") && error.contains("--reason renamed"), "{error}");
+    drop(Server::run(serve("https://one.example")));
+    let mut epoch = place.command(&["audit", "epoch", "--reason", "renamed", "--no-checkpoint"]);
+    let begun = epoch.env("STAGEDOOR_ISSUER", "https://two.example").output().unwrap();
+    assert!(text(&begun.stdout).contains("two.example/audit/2"), "{}", text(&begun.stderr));
+    drop(Server::run(serve("https://two.example")));
+}
+
 /// Invariants 9 and 10 at the command line: after a restore the old log is not continued, and what was lost is named.
 #[test]
 fn a_new_epoch_names_the_last_known_checkpoint() {
@@ -388,7 +408,9 @@ fn a_new_epoch_names_the_last_known_checkpoint() {
             let mut command = place.command(&["audit", "epoch", "--reason", "restored"]);
             command.args(arguments).output().unwrap()
         };
-        assert_eq!(epoch(&[]).status.code(), Some(2), "a checkpoint, or the word that there is none");
+        let nothing = epoch(&[]);
+        assert_eq!(nothing.status.code(), Some(2), "a checkpoint, or the word that there is none");
+        assert!(text(&nothing.stderr).contains("--no-checkpoint"), "{}", text(&nothing.stderr));
         std::fs::write(place.path().join("nonsense"), "x").unwrap();
         let forged = epoch(&["--checkpoint", "nonsense"]);
         assert!(

@@ -341,10 +341,14 @@ struct Server {
 
 impl Server {
     fn start(place: &Place) -> Self {
-        use std::io::BufRead as _;
         let mut command = place.command(&["serve"]);
-        command.env("STAGEDOOR_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        command.env("STAGEDOOR_LISTEN", "127.0.0.1:0");
+        Self::run(command)
+    }
+
+    fn run(mut command: std::process::Command) -> Self {
+        use std::io::BufRead as _;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect("the address is printed").to_owned();

@@ -22,11 +22,13 @@ pub enum EpochReason {
     Clock,
     /// The log was damaged.
     Damaged,
+    /// The service has another issuer now, after which its log is named.
+    Renamed,
 }
 
 impl EpochReason {
     /// The words of `--reason`.
-    pub const WORDS: &'static [&'static str] = &["restored", "clock", "damaged"];
+    pub const WORDS: &'static [&'static str] = &["restored", "clock", "damaged", "renamed"];
 
     /// The word.
     #[must_use]
@@ -35,13 +37,16 @@ impl EpochReason {
             Self::Restored => "restored",
             Self::Clock => "clock",
             Self::Damaged => "damaged",
+            Self::Renamed => "renamed",
         }
     }
 
     /// Reads a word of [`Self::WORDS`].
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Restored, Self::Clock, Self::Damaged].into_iter().find(|reason| reason.as_str() == word)
+        [Self::Restored, Self::Clock, Self::Damaged, Self::Renamed]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
     }
 }
 

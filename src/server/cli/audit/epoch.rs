@@ -20,7 +20,7 @@ use crate::token::{SystemClock, SystemEntropy};
 #[command(group(ArgGroup::new("continues").required(true)))]
 pub struct Epoch {
     /// Why: the database was restored or a late standby took over; a wrong clock wrote a time far ahead; the
-    /// log was damaged
+    /// log was damaged; the service has another issuer now
     #[arg(long, value_parser = PossibleValuesParser::new(EpochReason::WORDS))]
     reason: String,
     /// The last checkpoint (or receipt) of the old log that anybody has
