@@ -16,6 +16,7 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use tokio::task::JoinHandle;
 
+pub use super::http::QUIET;
 use background::{background, follow_certificate, record_noise, warn_of_untold_glass};
 pub use dev::{dev, dev_once};
 pub use witness::{RunningWitness, WitnessSetup, start_witness, witness};

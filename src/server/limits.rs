@@ -73,7 +73,7 @@ impl MintLimits {
     /// Counts one attempt of an actor. One that a client only names counts for that client: naming somebody often does
     /// not lock him out elsewhere.
     pub fn actor(&self, actor: &Act, named_by: Option<&ClientId>) -> Option<Duration> {
-        let issuer = actor.iss.as_ref().map(|iss| iss.as_str());
+        let issuer = actor.iss.as_ref().map(crate::token::Issuer::as_str);
         let vouches = issuer.or_else(|| named_by.map(ClientId::as_str)).unwrap_or("");
         wait(self.actors.as_ref()?, &(vouches.to_owned(), actor.sub.as_str().to_owned()))
     }

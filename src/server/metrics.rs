@@ -164,11 +164,8 @@ impl Default for Metrics {
             "Rows of keys or clients that fail their authentication; must be 0",
             None,
         );
-        let database_read_age = gauge(
-            "database_read_age",
-            "How long ago the database could be read; longer than a few seconds, and nothing can be issued",
-            Some(Unit::Seconds),
-        );
+        let database_read_age =
+            gauge("database_read_age", "How long ago the database was read", Some(Unit::Seconds));
         let signing_key_age =
             gauge("signing_key_age", "How long the current key has signed tokens", Some(Unit::Seconds));
         let log_unwitnessed = gauge(

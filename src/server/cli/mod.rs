@@ -223,7 +223,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         if !serves {
             quiet(&mut config);
         }
-        telemetry::init(&config)?;
+        telemetry::init(&config, app::QUIET)?;
         if config.database_url.is_sqlite() && Environment::has_bare_database_url() {
             tracing::warn!(
                 "DATABASE_URL is set and not read, so the database is SQLite: call it STAGEDOOR_DATABASE_URL"

@@ -117,6 +117,9 @@ endpoints! {
     Public GET "/banner/{name}" => console::banner_by_hash;
 }
 
+/// Log targets that write a line at ERROR for every piece of nonsense that somebody sends.
+pub const QUIET: &[&str] = &["actix_http::h1::dispatcher"];
+
 /// Mounts every endpoint; a path asked with another method answers 405 and says which it takes.
 pub fn configure(config: &mut ServiceConfig) {
     let mut paths: Vec<&'static str> = Vec::new();

@@ -8,6 +8,7 @@ mod openmetrics;
 pub mod otlp;
 pub mod trace;
 
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -22,8 +23,8 @@ use trace::TraceContext;
 ///
 /// # Errors
 /// `LOG_LEVEL` is no filter.
-pub fn init(config: &Config) -> Result<(), ConfigError> {
-    let filter = filter(&config.log_level)?;
+pub fn init(config: &Config, quiet: &[&str]) -> Result<(), ConfigError> {
+    let filter = filter(&config.log_level, quiet)?;
     let human = match config.log_format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Human => true,
@@ -59,10 +60,13 @@ pub fn join(span: &tracing::Span, parent: Option<TraceContext>) -> Option<TraceC
     }
 }
 
-fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
-    // whoever sends nonsense would write a line at ERROR for each of it; who is interested names the target himself
-    let quiet = if text.contains("actix_http") { "" } else { ",actix_http::h1::dispatcher=off" };
-    EnvFilter::try_new(format!("{text}{quiet}")).map_err(|e| ConfigError::Invalid {
+/// The lines that `text` lets out, but for those of `quiet` targets that it does not name itself.
+fn filter(text: &str, quiet: &[&str]) -> Result<EnvFilter, ConfigError> {
+    let mut all = text.to_owned();
+    for target in quiet.iter().filter(|target| !text.contains(**target)) {
+        let _ = write!(all, ",{target}=off");
+    }
+    EnvFilter::try_new(all).map_err(|e| ConfigError::Invalid {
         setting: "`log_level`".to_owned(),
         why: format!("is no filter ({e}); write a level such as info, or warn,stagedoor=debug"),
     })
@@ -74,8 +78,8 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_refused_with_what_to_write() {
-        assert!(filter("info").is_ok() && filter("warn,stagedoor=debug").is_ok());
-        let error = filter("stagedoor=loud").unwrap_err().to_string();
+        assert!(filter("info", &["noise::of"]).is_ok() && filter("warn,stagedoor=debug", &[]).is_ok());
+        let error = filter("stagedoor=loud", &[]).unwrap_err().to_string();
         assert!(error.contains("write a level such as info"), "{error}");
     }
 }
