@@ -13,7 +13,11 @@
 use std::sync::Arc;
 
 use axum::{Router, routing::get};
-use stagedoor::guard::{Identity, Impersonable, axum::GuardLayer, remote::RemoteKeys};
+use stagedoor::guard::{
+    Identity, Impersonable,
+    axum::GuardLayer,
+    remote::{RemoteKeys, RemoteRevocations},
+};
 use stagedoor::token::{Issuer, TrustedIssuer, Verifier};
 
 stagedoor::action!(Read = "read");
@@ -42,8 +46,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listen = arg("127.0.0.1:3000");
     let (home, home_keys) = (arg(""), arg(""));
 
-    let mut builder =
-        Verifier::builder().issuer(TrustedIssuer::stagedoor(issuer.clone()).audience(audience.clone()));
+    // what is revoked is refused within a second, and every actor token where nothing is heard of it for five
+    let revocations = RemoteRevocations::of(&issuer, issuer.as_str())?;
+    let trusted = TrustedIssuer::stagedoor(issuer.clone()).audience(audience.clone());
+    let mut builder = Verifier::builder().issuer(trusted).revocations(revocations.knowledge());
     if !home.is_empty() {
         builder = builder.issuer(TrustedIssuer::home(home.parse()?).audience(audience));
     }
@@ -53,6 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         keys = keys.jwks(&home.parse()?, &home_keys)?;
     }
     let _keys = keys.start().await?;
+    let _revocations = revocations.start().await?;
 
     let app = Router::new()
         .route("/me", get(me))

@@ -70,27 +70,33 @@ impl ResponseError for Refusal {
     }
 }
 
-/// The application's verifier, as `Arc<Verifier>` or `web::Data<Verifier>`.
-fn verifier(request: &HttpRequest) -> Option<&Verifier> {
-    match request.app_data::<Arc<Verifier>>() {
-        Some(verifier) => Some(verifier),
-        None => request.app_data::<web::Data<Verifier>>().map(|data| &***data),
+/// The application's verifier, as `Arc<Verifier>` or `web::Data<Verifier>`. Where both forms are there and are two, nobody
+/// can say which is nearer to the route, and nobody is let in.
+fn verifier(request: &HttpRequest) -> Result<&Verifier, Refusal> {
+    let shared: Option<&Verifier> = request.app_data::<Arc<Verifier>>().map(|verifier| &**verifier);
+    let data: Option<&Verifier> = request.app_data::<web::Data<Verifier>>().map(|data| &***data);
+    match (shared, data) {
+        (Some(one), Some(other)) if !std::ptr::eq(one, other) => Err(Refusal::Misconfigured),
+        _ => shared.or(data).ok_or(Refusal::Misconfigured),
     }
 }
 
-fn find(request: &HttpRequest) -> Result<Identity, Refusal> {
-    let verifier = verifier(request).ok_or(Refusal::Misconfigured)?;
-    identify(verifier, request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes))
+/// Who calls, by the verifier in force here and nobody else's word.
+fn find(
+    request: &HttpRequest,
+    verifier: &Verifier,
+    around: Option<&Around>,
+) -> Result<Arc<Identity>, Refusal> {
+    around.and_then(|around| around.found_by(verifier)).unwrap_or_else(|| {
+        identify(verifier, request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes)).map(Arc::new)
+    })
 }
 
 fn extract<T: Admitted>(request: &HttpRequest) -> Ready<Result<T, Refusal>> {
     let around = request.extensions().get::<Around>().cloned();
-    ready(match around {
-        Some(Around { found, admission }) => {
-            found.and_then(|who| T::admit(Identity::clone(&who), admission.as_ref()))
-        }
-        None => find(request).and_then(|who| T::admit(who, None)),
-    })
+    let found = verifier(request).and_then(|verifier| find(request, verifier, around.as_ref()));
+    let admission = around.as_ref().and_then(|around| around.admission.as_ref());
+    ready(found.and_then(|who| T::admit(Identity::clone(&who), admission)))
 }
 
 impl FromRequest for Identity {
@@ -177,9 +183,12 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let outer = request.extensions().get::<Around>().cloned();
-        let (found, outer) = match outer {
-            Some(Around { found, admission }) => (found, admission),
-            None => (find(request.request()).map(Arc::new), None),
+        let (found, asked) = match verifier(request.request()) {
+            Ok(verifier) => {
+                let found = find(request.request(), verifier, outer.as_ref());
+                (found.clone(), Some(Around::new(found, verifier, None)))
+            }
+            Err(refusal) => (Err(refusal), None),
         };
         if let Some(admission) = &*self.admission
             && let Err(refusal) = found.clone().and_then(|who| admission.check(&who))
@@ -187,9 +196,11 @@ where
             let response = request.into_response(refusal.error_response());
             return Box::pin(ready(Ok(response.map_into_right_body())));
         }
-        let who = found.clone().ok();
-        let admission = (*self.admission).clone().or(outer);
-        request.extensions_mut().insert(Around { found, admission });
+        let who = found.ok();
+        if let Some(around) = asked {
+            let admission = (*self.admission).clone().or(outer.and_then(|outer| outer.admission));
+            request.extensions_mut().insert(around.admitting(admission));
+        }
         let Some(who) = who else {
             let inner = self.service.call(request);
             return Box::pin(async move { Ok(inner.await?.map_into_left_body()) });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::admission::{Action, Admission, Impersonable, InPerson};
 use super::identity::Identity;
 use super::refusal::Refusal;
+use crate::token::Verifier;
 
 /// A handler's argument that is an identity let in by a rule.
 pub(crate) trait Admitted: Sized {
@@ -59,7 +60,33 @@ impl Admitted for InPerson {
 #[derive(Clone)]
 pub(crate) struct Around {
     /// Who is calling, or why that is not known.
-    pub(crate) found: Result<Arc<Identity>, Refusal>,
+    found: Result<Arc<Identity>, Refusal>,
+    /// Whose word that is: another verifier trusts others, and is asked anew.
+    verifier: usize,
     /// What the innermost guard that refuses admits; none if all of them only observe.
     pub(crate) admission: Option<Admission>,
+}
+
+impl Around {
+    pub(crate) fn new(
+        found: Result<Arc<Identity>, Refusal>,
+        verifier: &Verifier,
+        admission: Option<Admission>,
+    ) -> Self {
+        Self { found, verifier: address(verifier), admission }
+    }
+
+    #[cfg(feature = "actix")]
+    pub(crate) fn admitting(self, admission: Option<Admission>) -> Self {
+        Self { admission, ..self }
+    }
+
+    /// What `verifier` has found out; `None`: it was another that was asked.
+    pub(crate) fn found_by(&self, verifier: &Verifier) -> Option<Result<Arc<Identity>, Refusal>> {
+        (self.verifier == address(verifier)).then(|| self.found.clone())
+    }
+}
+
+fn address(verifier: &Verifier) -> usize {
+    std::ptr::from_ref(verifier).addr()
 }

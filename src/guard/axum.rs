@@ -73,20 +73,21 @@ fn insert(headers: &mut HeaderMap, new: impl IntoIterator<Item = (&'static str, 
     }
 }
 
-fn find(verifier: &Verifier, headers: &HeaderMap) -> Result<Identity, Refusal> {
-    identify(verifier, headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes))
+/// Who calls, by the verifier in force here and nobody else's word.
+fn find(verifier: &Verifier, headers: &HeaderMap, around: Option<&Around>) -> Result<Arc<Identity>, Refusal> {
+    around.and_then(|around| around.found_by(verifier)).unwrap_or_else(|| {
+        identify(verifier, headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)).map(Arc::new)
+    })
 }
 
 fn extract<T: Admitted, S>(parts: &Parts, state: &S) -> Result<T, Refusal>
 where
     Arc<Verifier>: FromRef<S>,
 {
-    match parts.extensions.get::<Around>() {
-        Some(Around { found, admission }) => {
-            found.clone().and_then(|who| T::admit(Identity::clone(&who), admission.as_ref()))
-        }
-        None => find(&Arc::<Verifier>::from_ref(state), &parts.headers).and_then(|who| T::admit(who, None)),
-    }
+    let around = parts.extensions.get::<Around>();
+    let found = find(&Arc::<Verifier>::from_ref(state), &parts.headers, around);
+    let admission = around.and_then(|around| around.admission.as_ref());
+    found.and_then(|who| T::admit(Identity::clone(&who), admission))
 }
 
 impl<S> FromRequestParts<S> for Identity
@@ -177,18 +178,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let (found, outer) = match request.extensions_mut().remove::<Around>() {
-            Some(Around { found, admission }) => (found, admission),
-            None => (find(&self.guard.verifier, request.headers()).map(Arc::new), None),
-        };
+        let outer = request.extensions_mut().remove::<Around>();
+        let found = find(&self.guard.verifier, request.headers(), outer.as_ref());
         if let Some(admission) = &self.guard.admission
             && let Err(refusal) = found.clone().and_then(|who| admission.check(&who))
         {
             return Box::pin(async move { Ok(refusal.into_response()) });
         }
         let who = found.clone().ok();
-        let admission = self.guard.admission.clone().or(outer);
-        request.extensions_mut().insert(Around { found, admission });
+        let admission = self.guard.admission.clone().or(outer.and_then(|outer| outer.admission));
+        request.extensions_mut().insert(Around::new(found, &self.guard.verifier, admission));
         let Some(who) = who else { return Box::pin(self.service.call(request)) };
         let span = who.span();
         let inner = span.in_scope(|| self.service.call(request));

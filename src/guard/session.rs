@@ -201,7 +201,8 @@ fn cookie<'a>(headers: impl IntoIterator<Item = &'a str>, name: &str) -> Option<
     let mut found = headers
         .into_iter()
         .flat_map(|header| header.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
+        // RFC 6265 §5.4: nothing else is white space here, and a browser gives no `__Host-` promise for a name with more
+        .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
         .filter(|(key, value)| *key == name && !value.is_empty())
         .map(|(_, value)| value);
     let first = found.next();
@@ -240,6 +241,20 @@ mod tests {
             assert!(begun.set_cookie.contains(needed));
         }
         assert!(!begun.set_cookie.contains("Domain"), "host-only");
+    }
+
+    #[test]
+    fn only_a_cookie_of_exactly_this_name_counts() {
+        let verifier = |header: &str| host().verifier([header]).map(str::to_owned);
+        assert!(verifier("a=b; __Host-stagedoor-verifier=mine;c=d").is_some());
+        // what a browser lets a sibling domain set
+        for planted in [
+            "\u{2000}__Host-stagedoor-verifier=x",
+            "a=b;\u{85}__Host-stagedoor-verifier=x",
+            "__host-stagedoor-verifier=x",
+        ] {
+            assert_eq!(verifier(planted), None, "{planted:?}");
+        }
     }
 
     #[test]

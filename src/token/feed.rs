@@ -95,6 +95,9 @@ pub enum FeedError {
     /// Of an older epoch or sequence number than what is known.
     #[error("the document is older than what is known")]
     Older,
+    /// Read later than now: whoever signed it has a wrong clock, and would make knowledge look fresh until then.
+    #[error("the document's time lies ahead of this machine's clock")]
+    Future,
     /// Something lies between what is known and this document: a snapshot is needed.
     #[error("there is a gap between what is known and the document")]
     Gap,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -56,6 +56,9 @@ pub enum VerifierError {
     /// Tokens for anybody would be accepted.
     #[error("the issuer {0} has no audience: name the ones that are yours")]
     NoAudience(Issuer),
+    /// An issuer of another kind is known by this name: tokens of our own must not become a foreign issuer's.
+    #[error("the issuer {0} is configured as another kind of issuer")]
+    OtherRole(Issuer),
     /// No issuer at all.
     #[error("no trusted issuer is configured")]
     NoIssuer,
@@ -102,7 +105,7 @@ pub struct Verifier {
     revocations: Option<Arc<dyn Revocations>>,
     seen: Seen,
     max_token_bytes: usize,
-    key_wanted: OnceLock<KeyWanted>,
+    key_wanted: RwLock<Vec<KeyWanted>>,
 }
 
 /// Builds a [`Verifier`].
@@ -176,7 +179,7 @@ impl VerifierBuilder {
             revocations: self.revocations,
             seen: Seen::new(self.seen),
             max_token_bytes: self.max_token_bytes,
-            key_wanted: OnceLock::new(),
+            key_wanted: RwLock::default(),
         })
     }
 }
@@ -252,9 +255,11 @@ impl Verifier {
         let keys = keys.as_deref().ok_or(Invalid::KeysUnavailable)?;
         let key = jws.verify(keys).inspect_err(|error| {
             if *error == Invalid::KeyUnknown
-                && let (Some(wanted), Some(kid)) = (self.key_wanted.get(), &header.kid)
+                && let Some(kid) = &header.kid
             {
-                wanted(issuer.iss(), kid);
+                for wanted in self.key_wanted.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                    wanted(issuer.iss(), kid);
+                }
             }
         })?;
         if !issuer.accepts_client(&claims)? {
@@ -285,9 +290,13 @@ impl Verifier {
         self.trust.load().issuers.contains_key(iss.as_str())
     }
 
-    /// Trusts one more issuer, or one on new conditions, with these keys.
+    /// Trusts one more issuer, or one on new conditions, with these keys. What kind of issuer it is does not change.
     pub fn set_issuer(&self, issuer: TrustedIssuer, keys: KeySet) -> Result<(), VerifierError> {
         let issuer = Arc::new(checked(issuer)?);
+        let known = self.trust.load().issuers.get(issuer.iss().as_str()).map(|known| known.issuer.role());
+        if known.is_some_and(|role| role != issuer.role()) {
+            return Err(VerifierError::OtherRole(issuer.iss().clone()));
+        }
         let keys = Arc::new(keys);
         self.change(|trust| {
             let entry = Entry { issuer: Arc::clone(&issuer), keys: Some(Arc::clone(&keys)) };
@@ -342,10 +351,10 @@ impl Verifier {
         self.trust.load().issuers.values().all(|entry| entry.keys.is_some())
     }
 
-    /// Asks to be told when a token names a key that is not there, to fetch anew. Only the first call counts.
+    /// Asks to be told when a token names a key that is not there, to fetch anew: whoever fetches keys of some issuers,
+    /// each for his own.
     pub fn on_key_wanted(&self, wanted: KeyWanted) {
-        // A second listener is a mistake of the program; the first one keeps working.
-        let _ = self.key_wanted.set(wanted);
+        self.key_wanted.write().unwrap_or_else(PoisonError::into_inner).push(wanted);
     }
 
     /// The clock the verifier reads.

@@ -12,6 +12,7 @@ use stagedoor::token::feed::{FeedError, GrowingSet};
 use stagedoor::token::ids::MAX_ID_BYTES;
 use stagedoor::token::jws::{MAX_TOKEN_BYTES, UnverifiedJws};
 use stagedoor::token::key_set::{KeySetError, MAX_JWKS_BYTES, MAX_KEYS};
+use stagedoor::token::verifier::VerifierError;
 use stagedoor::token::{
     Alg, AudienceRule, FeedDocument, FeedKind, FixedClock, Invalid, InvalidId, KeySet, Known, LocalSigner,
     Scope, Signer, Standing, Sub, TrustedIssuer, Verifier, VerifyingKey,
@@ -302,12 +303,21 @@ fn whoever_fetches_keys_is_told_of_those_that_are_missing_and_of_nothing_else() 
     verifier.on_key_wanted(Box::new(move |iss, kid| {
         tell.lock().unwrap().push((iss.to_string(), kid.to_owned()));
     }));
+    let also = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&also);
+    verifier.on_key_wanted(Box::new(move |_, _| *count.lock().unwrap() += 1));
     let unknown = sign(&STRANGER, &header(&STRANGER), &claims());
     assert_eq!(verifier.verify(&unknown).unwrap_err(), Invalid::KeyUnknown);
     let forged = sign(&STRANGER, &header(&ES256), &claims());
     assert_eq!(verifier.verify(&forged).unwrap_err(), Invalid::Signature);
     verifier.verify(&sign(&ES256, &header(&ES256), &claims())).unwrap();
     assert_eq!(*told.lock().unwrap(), [(STAGEDOOR.to_owned(), STRANGER.kid().to_string())]);
+    assert_eq!(*also.lock().unwrap(), 1, "and so is everybody else who fetches keys");
+    let foreign = TrustedIssuer::home(issuer(STAGEDOOR)).audience(API.parse().unwrap());
+    assert!(matches!(
+        verifier.set_issuer(foreign, keys(&[&ES256])),
+        Err(VerifierError::OtherRole(of)) if of == issuer(STAGEDOOR)
+    ));
 }
 
 #[test]

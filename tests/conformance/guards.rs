@@ -190,6 +190,70 @@ fn acting(changes: &[(&str, Value)]) -> String {
     format!("Bearer {}", sign(&ES256, &header(&ES256), &with(claims(), changes)))
 }
 
+/// One that trusts the same issuers and is for another audience.
+fn elsewhere() -> Arc<Verifier> {
+    let at = |issuer: TrustedIssuer| issuer.audience("https://elsewhere.example".parse().unwrap());
+    let other = Verifier::builder()
+        .issuer(at(TrustedIssuer::stagedoor(issuer(STAGEDOOR))))
+        .clock(Arc::new(FixedClock::at_seconds(NOW)))
+        .build()
+        .unwrap();
+    assert!(other.set_keys(&issuer(STAGEDOOR), keys(&[&ES256])));
+    Arc::new(other)
+}
+
+#[actix_web::test]
+async fn no_guard_further_out_vouches_for_a_verifier_that_was_not_asked() {
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use tower::ServiceExt as _;
+
+    async fn me(who: Impersonable<Read>) -> Json<Value> {
+        Json(seen(&who))
+    }
+    let (ours, other) = (Arc::new(verifier().0), elsewhere());
+    let app = init_service(
+        actix_web::App::new()
+            .app_data(ours.clone())
+            .wrap(actix::Guard::observe())
+            .route("/orders", web::get().to(on_actix::acting::<Read>))
+            .service(
+                web::scope("/b")
+                    .app_data(other.clone())
+                    .route("/orders", web::get().to(on_actix::acting::<Read>)),
+            )
+            .service(
+                web::scope("/guarded")
+                    .app_data(other.clone())
+                    .wrap(actix::Guard::new(reports()))
+                    .route("/all", web::get().to(on_actix::me)),
+            )
+            .service(
+                web::scope("/both")
+                    .app_data(web::Data::from(other.clone()))
+                    .route("/orders", web::get().to(on_actix::acting::<Read>)),
+            ),
+    )
+    .await;
+    for (path, status) in [("/orders", 200), ("/b/orders", 401), ("/guarded/all", 401), ("/both/orders", 500)]
+    {
+        let request = TestRequest::get().uri(path).insert_header(("authorization", acting(&[]))).to_request();
+        assert_eq!(call_service(&app, request).await.status().as_u16(), status, "actix {path}");
+    }
+
+    let inner =
+        |verifier: &Arc<Verifier>| axum::Router::new().route("/orders", get(me)).with_state(verifier.clone());
+    let router = axum::Router::new()
+        .nest("/a", inner(&ours))
+        .nest("/b", inner(&other))
+        .nest("/guarded", inner(&ours).layer(tower_guard::GuardLayer::new(other.clone(), reports())))
+        .layer(tower_guard::GuardLayer::observe(ours.clone()));
+    for (path, status) in [("/a/orders", 200), ("/b/orders", 401), ("/guarded/orders", 401)] {
+        let request = axum::http::Request::get(path).header("authorization", acting(&[]));
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        assert_eq!(router.clone().oneshot(request).await.unwrap().status().as_u16(), status, "axum {path}");
+    }
+}
+
 #[actix_web::test]
 async fn a_route_lets_in_whom_its_one_visible_word_lets_in() {
     let both = Both::serving(verifier().0).await;

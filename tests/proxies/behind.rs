@@ -168,6 +168,30 @@ impl Proxy {
         ] {
             self.refused(path, &[400, 401, 403, 404], || self.bearer(path, &actor));
         }
+        // Spellings that choose this gate, and are another route to some service behind it.
+        for path in [
+            "//orders/me",
+            "/orders//me",
+            "/orders/..\\me",
+            "/orders/.\\../me",
+            "/orders/..%5cme",
+            "/me/../orders",
+            "/orders/..;/me",
+            "/orders;/../me",
+            "/orders/..%3b/me",
+            "/orders/./7",
+        ] {
+            let answer = self.bearer(path, &actor);
+            if answer.status == 200 {
+                // some hand on the path that they compared; then there is nothing left to read otherwise
+                let reached = self.reached(&answer)["uri"].as_str().unwrap_or_default().to_owned();
+                let clean = reached.starts_with("/orders")
+                    && !["//", "/.", ";", "\\", "%"].iter().any(|odd| reached.contains(odd));
+                assert!(clean, "{}: {path} reached the service as {reached}", self.name);
+            } else {
+                self.refused(path, &[400, 401, 403, 404], || self.bearer(path, &actor));
+            }
+        }
     }
 
     fn believes_nothing_the_caller_says(&self) {

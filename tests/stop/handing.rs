@@ -86,6 +86,23 @@ on_both! {
             product.at(&replica).post(REDEEM, &with(&grant)).await.fails(404, "resource_not_found");
         }
         assert_eq!(replica.recorded("redeem", "code_void").await, 5);
+        // nor is a code somebody else's, or longer good, or another one than the service made
+        for (change, code) in [
+            ("redeem_client = 'CLIENT'", None),
+            ("exp_us = exp_us + 600000000", None),
+            ("code_hash = 'HASH'", Some("hc_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")),
+        ] {
+            let grant = handed(&minter, &product, &replica, json!({})).await;
+            let thief = if change.starts_with("redeem_client") { &minter } else { &product };
+            let hash = stagedoor::token::signer::sha256(code.unwrap_or_default().as_bytes());
+            let hash = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, hash);
+            let change = change.replace("CLIENT", &thief.id).replace("HASH", &hash);
+            let sql = format!("UPDATE handoff_code SET {change} WHERE grant_id = '{}'", text(&grant, "id"));
+            assert_eq!(crate::support::sql::execute(site.database_url(), &sql).await, 1);
+            let code = code.unwrap_or_else(|| text(&grant, "code"));
+            thief.at(&replica).post(REDEEM, &json!({ "code": code })).await.fails(404, "resource_not_found");
+        }
+        assert_eq!(replica.recorded("redeem", "code_void").await, 8);
         replica.stop().await;
     }
 

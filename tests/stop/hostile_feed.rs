@@ -136,6 +136,9 @@ async fn what_is_replayed_downgraded_or_forged_changes_nothing_and_the_guard_clo
         ("the same, read earlier", Box::new(|l| l.say(&snapshot(2, 10, now_ms() - 60_000, &[]))), |e| {
             *e == FeedError::Older
         }),
+        ("a time an hour ahead", Box::new(|l| l.say(&snapshot(2, 12, now_ms() + 3_600_000, &[]))), |e| {
+            *e == FeedError::Future
+        }),
         ("an epoch before", Box::new(|l| l.say(&snapshot(1, 99, now_ms(), &[]))), |e| *e == FeedError::Older),
         ("a forgery", Box::new(move |l| l.say_as(&thief, FEED_TYP, &snapshot(2, 30, now_ms(), &[]))), |e| {
             matches!(e, FeedError::Invalid(_))

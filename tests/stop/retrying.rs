@@ -45,6 +45,22 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn a_key_that_somebody_gave_anothers_grant_is_given_nothing(site) {
+        let (minter, other) = (site.minter().await, site.minter().await);
+        let replica = site.replica().await;
+        let victim = minter.at(&replica).post(MINT, &body_for("admin_7", "user_43")).await.ok();
+        let (own, api) = (body_for("admin_7", "user_42"), other.at(&replica));
+        let same_client = api.post(MINT, &body_for("admin_7", "user_44")).await.ok();
+        for stolen in [&victim, &same_client] {
+            let key = text(stolen, "id");
+            let first = keyed(&api, MINT, key, &own).await.ok();
+            let sql = format!("UPDATE idempotency SET grant_id = '{key}' WHERE grant_id = '{}'", text(&first, "id"));
+            assert_eq!(crate::support::sql::execute(site.database_url(), &sql).await, 1);
+            keyed(&api, MINT, key, &own).await.fails(409, "idempotency_grant_ended");
+        }
+        replica.stop().await;
+    }
+
     async fn what_is_over_or_would_be_denied_is_not_released_again(site) {
         let minter = site.minter().await;
         let replica = site.replica().await;

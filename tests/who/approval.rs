@@ -86,8 +86,12 @@ on_both! {
         let tool = company.tool().await;
         let replica = company.replica().await;
         let (again, id) = asked(&company, &tool, &replica, "user_42").await;
-        let forge = format!("UPDATE approval SET state = 'approved', decided_idx = 0 WHERE grant_id = '{id}'");
-        assert_eq!(crate::support::sql::execute(company.config.database_url.expose(), &forge).await, 1);
+        for forge in [
+            format!("INSERT INTO audit_index (idx, typ, decision, grant_id) VALUES (-77, 'approve', 'granted', '{id}')"),
+            format!("UPDATE approval SET state = 'approved', decided_idx = -77 WHERE grant_id = '{id}'"),
+        ] {
+            assert_eq!(crate::support::sql::execute(company.config.database_url.expose(), &forge).await, 1);
+        }
         tool.at(&replica).mint(&again).await.fails(409, "idempotency_in_flight");
         assert_eq!(replica.recorded("issue", "denied", "approval_not_given").await, 1);
         replica.stop().await;

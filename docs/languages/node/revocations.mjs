@@ -42,6 +42,8 @@ export function followRevocations(issuer, { every = 1000, bound = 5000, log = co
     stop: () => { stopped = true },
     refuses({ iss, sid, iat, client_id: client }, { kid }) {
       if (!known || iss !== issuer || !Number.isFinite(iat)) return 'stale'
+      // whoever stole a key chooses the header: a token that does not name its key, or its grant, hides from the list
+      if (typeof kid !== 'string' || typeof sid !== 'string') return 'revoked'
       const cut = [known.all, known.clients.get(client)].some((until) => until != null && iat <= until)
       if (cut || known.sids.has(sid) || known.kids.has(kid)) return 'revoked'
       return Math.abs(Date.now() - known.read_ms) > bound ? 'stale' : null

@@ -242,7 +242,6 @@ impl RemoteRevocations {
 
     /// As [`Self::start`], without waiting: until the first snapshot, actor tokens are refused as stale.
     /// Must be called within a tokio runtime.
-    #[must_use]
     pub fn start_in_background(self) -> RevocationsHandle {
         let (ready, is_ready) = watch::channel(false);
         let follower = Arc::new(Follower {
@@ -261,6 +260,7 @@ impl RemoteRevocations {
 }
 
 /// Following goes on while this is kept.
+#[must_use = "when it is dropped, nothing is followed any more"]
 pub struct RevocationsHandle {
     tasks: [JoinHandle<()>; 2],
     ready: watch::Receiver<bool>,
@@ -407,7 +407,13 @@ impl Follower {
                 (self.remote.hook)(FeedSignal::Taken { kind: *kind, age });
                 self.ready.send_replace(true);
             }
-            Err(error) => (self.remote.hook)(FeedSignal::Refused(*error)),
+            Err(error) => {
+                (self.remote.hook)(FeedSignal::Refused(*error));
+                // heard, and clocks disagree: nothing is known, and whoever starts need not wait for more
+                if *error == FeedError::Future {
+                    self.ready.send_replace(true);
+                }
+            }
         }
         taken.map(drop)
     }
@@ -422,6 +428,10 @@ impl Follower {
             }
             opened => opened?,
         };
+        let ahead = self.remote.clock.now() + self.remote.knowledge.bound;
+        if document.read_ms > ahead.timestamp_millis() {
+            return Err(FeedError::Future);
+        }
         self.remote.knowledge.take(&document).map(|()| document.kind)
     }
 

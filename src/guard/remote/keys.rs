@@ -103,7 +103,6 @@ impl RemoteKeys {
 
     /// As [`Self::start`], without waiting: until the first keys arrive, tokens get 503 `keys_unavailable`.
     /// Must be called within a tokio runtime.
-    #[must_use]
     pub fn start_in_background(self) -> RemoteKeysHandle {
         let mut wanted = HashMap::new();
         let mut handle = RemoteKeysHandle { tasks: Vec::new(), ready: Vec::new() };
@@ -133,6 +132,7 @@ impl RemoteKeys {
 }
 
 /// Refreshing goes on while this is kept.
+#[must_use = "when it is dropped, keys are refreshed no more, and what was known is believed for ever"]
 pub struct RemoteKeysHandle {
     tasks: Vec<JoinHandle<()>>,
     ready: Vec<watch::Receiver<bool>>,

@@ -177,7 +177,11 @@ impl IssuerKeys {
                 None
             }
             Err(error) => {
-                tracing::warn!(issuer = %self.iss, %error, "keys not fetched: going on with the last good ones");
+                if self.known.load().is_some() {
+                    tracing::warn!(issuer = %self.iss, %error, "keys not fetched: going on with the last good ones");
+                } else {
+                    tracing::warn!(issuer = %self.iss, %error, "keys not fetched, and there never were any: its actors get 503");
+                }
                 Some(error.to_string())
             }
         }

@@ -7,6 +7,7 @@ use crate::server::actors::{Actors, IssuerConfig, KeySource};
 use crate::server::config::{self, Config};
 use crate::server::console::draft::UsedDrafts;
 use crate::server::console::seal::Seals;
+use crate::server::console::session::EndedSessions;
 use crate::server::console::sign_in::RelyingParty;
 use crate::server::console::{Console, SignIn};
 use crate::server::directory::{BearerToken, Directory, DirectoryConfig, IdAttribute, ScimConfig};
@@ -205,6 +206,7 @@ pub fn console(
         sign_in,
         seals: Seals::new(master.clone(), entropy),
         used_drafts: UsedDrafts::default(),
+        ended: EndedSessions::default(),
         origin: origin.origin().ascii_serialization(),
     }))
 }

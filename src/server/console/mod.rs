@@ -19,6 +19,7 @@ use crate::server::policy::{Action, ClientFacts, Person, Policy, Question, Targe
 use crate::token::{ClientId, Issuer, Sub};
 use draft::UsedDrafts;
 use seal::Seals;
+use session::EndedSessions;
 use session::Session;
 use sign_in::RelyingParty;
 
@@ -44,6 +45,8 @@ pub struct Console {
     pub seals: Seals,
     /// Drafts whose code was made already.
     pub used_drafts: UsedDrafts,
+    /// Whom a copy of his cookie lets in no more.
+    pub ended: EndedSessions,
     /// Where the console is served: scheme, host and port of our issuer.
     pub origin: String,
 }

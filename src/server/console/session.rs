@@ -1,5 +1,8 @@
 //! A signed-in person's session: sealed in a cookie, short, kept nowhere else.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +102,32 @@ impl Session {
     }
 }
 
+/// The most ended sessions remembered: as many people do not sign out within an hour.
+const MAX_ENDED: usize = 100_000;
+
+/// Sessions whose person signed out before they ended: a copy of the cookie opens nothing here. Per process.
+#[derive(Debug, Default)]
+pub struct EndedSessions(Mutex<HashMap<String, DateTime<Utc>>>);
+
+impl EndedSessions {
+    /// Ends a session.
+    pub fn end(&self, session: &Session, now: DateTime<Utc>) {
+        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() >= MAX_ENDED {
+            ended.retain(|_, exp| *exp > now);
+        }
+        if ended.len() < MAX_ENDED {
+            ended.insert(session.id.clone(), session.exp);
+        }
+    }
+
+    /// Whether it was ended.
+    #[must_use]
+    pub fn has(&self, session: &Session) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&session.id)
+    }
+}
+
 #[cfg(test)]
 pub(super) fn test_session(exp_seconds: i64) -> Session {
     Session {
@@ -131,5 +160,14 @@ mod tests {
         let mut forged = cookie.into_bytes();
         forged[40] ^= 1;
         assert_eq!(Session::open(&String::from_utf8(forged).unwrap(), &seals, at(99)), None);
+    }
+
+    #[test]
+    fn who_signed_out_is_out_though_somebody_kept_the_cookie() {
+        let (ended, session) = (EndedSessions::default(), test_session(100));
+        assert!(!ended.has(&session));
+        ended.end(&session, DateTime::from_timestamp(50, 0).unwrap());
+        assert!(ended.has(&session));
+        assert!(!ended.has(&Session { id: "s2".into(), ..session }));
     }
 }

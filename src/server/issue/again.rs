@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::approval::{approved_before, within};
 use super::{Ask, Caller, Client, Denial, IssueDesk, Look, Parent, Requested, Subject, Target, Terms};
-use crate::server::log::{Effect, Event, EventType, Grant, GrantRow};
+use crate::server::log::{Effect, Event, EventType, Grant, GrantRow, StoredCode};
 use crate::server::policy::{ActorFacts, Limits};
 use crate::token::{Act, Assurance, Audience, ClientId, GrantId, RequestId, Scope, Sub};
 
@@ -38,6 +38,9 @@ pub(super) struct Facts {
     /// What was granted; facts of versions before this one have none.
     #[serde(default)]
     granted: Option<Granted>,
+    /// Whose its code is.
+    #[serde(default)]
+    bound: Option<Bound>,
 }
 
 /// A grant's row, sealed: whoever can write the database but has no master key changes nothing that a token says.
@@ -51,6 +54,14 @@ struct Granted {
     iat: DateTime<Utc>,
     exp: DateTime<Utc>,
     parent: Option<GrantId>,
+}
+
+/// What a handoff code is bound to, sealed as well.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Bound {
+    pub redeem_client: String,
+    pub code_challenge: Option<String>,
+    pub exp_us: i64,
 }
 
 impl Granted {
@@ -88,12 +99,22 @@ impl Facts {
             audience: ask.audience.clone(),
             address,
             granted: None,
+            bound: None,
         }
     }
 
-    /// These facts, for this grant.
-    pub fn granting(&self, row: &GrantRow) -> Self {
-        Self { granted: Some(Granted::of(row)), ..self.clone() }
+    /// These facts, for this grant and its code.
+    pub fn granting(&self, row: &GrantRow, bound: Bound) -> Self {
+        Self { granted: Some(Granted::of(row)), bound: Some(bound), ..self.clone() }
+    }
+
+    /// Whether a code is bound as it was when it was made.
+    pub fn are_handed_by(&self, code: &StoredCode) -> bool {
+        self.bound.as_ref().is_none_or(|bound| {
+            bound.redeem_client == code.redeem_client
+                && bound.code_challenge == code.code_challenge
+                && bound.exp_us == code.exp_us
+        })
     }
 
     /// Whether a grant that is not redeemed yet is as it was granted.

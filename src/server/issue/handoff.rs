@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use zeroize::Zeroizing;
 
-use super::again::Facts;
+use super::again::{Bound, Facts};
 use super::approval::{Outcome, Standing};
 use super::once::{Begun, RequestKey};
 use super::secrets::HandoffSecrets;
@@ -178,15 +178,21 @@ impl IssueDesk {
             let Mold { iss, azp, .. } = self.mold(caller.client)?;
             let Prepared { claims, grant, conditions, mut effects } =
                 self.prepare(caller, decided, at, (iss, azp), None, key);
-            let facts = facts.granting(&grant);
-            let plain = Zeroizing::new(serde_json::to_vec(&facts).unwrap_or_default());
             let code = self.secrets.code(&grant.id);
             let code_expires_at = grant.exp.min(at + TimeDelta::seconds(CODE_SECONDS));
+            let code_challenge = handoff.code_challenge.as_ref().map(|challenge| challenge.0.clone());
+            let bound = Bound {
+                redeem_client: redeemer.id.to_string(),
+                code_challenge: code_challenge.clone(),
+                exp_us: code_expires_at.timestamp_micros(),
+            };
+            let facts = facts.granting(&grant, bound);
+            let plain = Zeroizing::new(serde_json::to_vec(&facts).unwrap_or_default());
             effects.push(Effect::InsertCode(CodeRow {
                 grant: grant.id.clone(),
                 code_hash: HandoffSecrets::code_hash(&code),
                 redeem_client: redeemer.id.clone(),
-                code_challenge: handoff.code_challenge.as_ref().map(|challenge| challenge.0.clone()),
+                code_challenge,
                 sealed: self.secrets.seal(&grant.id, &plain, &*self.entropy),
                 exp: code_expires_at,
                 keep_until: grant.exp,

@@ -200,7 +200,7 @@ impl IssueDesk {
                     self.sign_and_release(caller, &decided, event, now, key).await?
                 }
                 Ok(Standing::Released) => {
-                    Box::pin(self.release_again(caller.client, event, &grant.row.id)).await?
+                    Box::pin(self.release_again(caller.client, None, event, &grant.row.id)).await?
                 }
                 Err(denial) => return self.refuse(event, denial).await,
             },

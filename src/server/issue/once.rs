@@ -12,7 +12,7 @@ use crate::server::clients::Client;
 use crate::server::log::{
     Condition, Effect, Event, Grant, GrantRow, GrantStatus, KeyRow, LogError, Tag, UnreleasedToken,
 };
-use crate::token::{ActorClaims, GrantId};
+use crate::token::{Act, ActorClaims, GrantId, Sub};
 
 /// An idempotency key and the body it came with, neither of which can be read from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,10 @@ impl IssueDesk {
             Ok(decided) if decided.waits() => {
                 self.refuse(event, Denial::grant_ended_by(&Denial::nobody_asked())).await
             }
-            Ok(_) => self.release_again(caller.client, event, grant).await,
+            Ok(decided) => {
+                let people = Some((&decided.act, &decided.target.id));
+                self.release_again(caller.client, people, event, grant).await
+            }
             // whatever refuses it now, the client must not take it for the answer to a new request
             Err(denial) => self.refuse(event, Denial::grant_ended_by(&denial)).await,
         }
@@ -118,6 +121,7 @@ impl IssueDesk {
     pub(super) async fn release_again(
         &self,
         minter: &Client,
+        people: Option<(&Act, &Sub)>,
         mut event: Event,
         id: &GrantId,
     ) -> Result<Result<Minted, Denial>, IssueError> {
@@ -125,6 +129,14 @@ impl IssueDesk {
         let Some(grant) = self.live_grant(id).await? else {
             return self.refuse(event, Denial::grant_ended()).await;
         };
+        // which grant a key or a code stands for is a row like others: it is not believed to be somebody else's
+        let theirs = people.is_none_or(|(act, sub)| {
+            grant.actor.as_ref() == Some(act) && grant.subject.as_ref() == Some(sub)
+        });
+        if grant.row.client != minter.id || !theirs {
+            tracing::error!(grant = %id, "a request is answered with another's grant in the database: somebody changed it");
+            return self.refuse(event, Denial::grant_ended()).await;
+        }
         let Some(token) = self.sign_again(minter, &grant)? else {
             return self.refuse(event, Denial::grant_ended()).await;
         };

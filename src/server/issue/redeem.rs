@@ -128,6 +128,14 @@ impl IssueDesk {
         }
         let minter = self.clients.get(&grant.row.client).filter(|client| client.is_active());
         let (Some(facts), Some(minter)) = (facts, minter) else { return Ok(Err(Denial::code("code_void"))) };
+        // the row finds the code; that it is this grant's, and for whom and how long, is not the row's to say
+        let own = self.secrets.code(&id);
+        if constant_time::verify_slices_are_equal(own.as_bytes(), ask.code.as_bytes()).is_err()
+            || !facts.are_handed_by(&code)
+        {
+            tracing::error!(grant = %id, "a handoff code's row is not as it was made: somebody changed it");
+            return Ok(Err(Denial::code("code_void")));
+        }
         if let Err(denial) = prove(&code, ask) {
             return Ok(Err(denial));
         }
@@ -189,7 +197,7 @@ impl IssueDesk {
             return self.refuse(event, Denial::grant_ended_by(&denial)).await;
         }
         let id = redeemable.grant.row.id.clone();
-        self.release_again(&redeemable.minter, event, &id).await
+        self.release_again(&redeemable.minter, None, event, &id).await
     }
 
     async fn redeem_first(

@@ -39,10 +39,16 @@ impl Tx<'_> {
     /// The database could not be asked.
     pub async fn approval_states(&mut self, grants: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
         // an approval is what the log says, not what the row says: whoever changes the row leaves no entry behind
+        // (an entry cannot be added below the newest head, and what is above it is not continued)
+        let body = if matches!(self, Self::Sqlite(_)) {
+            "CAST(e.body AS TEXT)"
+        } else {
+            "convert_from(e.body, 'UTF8')::json"
+        };
         let sql = format!(
-            "SELECT a.grant_id, CASE WHEN a.state <> 'approved' OR EXISTS (SELECT 1 FROM audit_index i \
-             WHERE i.idx = a.decided_idx AND i.grant_id = a.grant_id AND i.typ = 'approve' \
-             AND i.decision = 'granted') THEN a.state ELSE 'waiting' END \
+            "SELECT a.grant_id, CASE WHEN a.state <> 'approved' OR EXISTS (SELECT 1 FROM audit_entry e \
+             WHERE e.idx = a.decided_idx AND {body} ->> 'typ' = 'approve' AND {body} ->> 'grant' = a.grant_id \
+             AND {body} ->> 'decision' = 'granted') THEN a.state ELSE 'waiting' END \
              FROM approval a WHERE a.grant_id {}",
             self.texts()
         );

@@ -111,6 +111,8 @@ pub async fn migrate(db: &Db, service_user: Option<&str>) -> Result<(), StoreErr
             format!("GRANT USAGE ON SCHEMA public TO {role}"),
             format!("GRANT SELECT ON _sqlx_migrations TO {role}"),
             format!("GRANT SELECT, INSERT ON {} TO {role}", LOG_TABLES.join(", ")),
+            // kept hashes stand in for leaves that only the owner takes out
+            format!("REVOKE INSERT ON audit_pruned_tile FROM {role}"),
             format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {role}", OWN_TABLES.join(", ")),
         ] {
             sqlx::query(AssertSqlSafe(statement)).execute(pg.pool()).await?;

@@ -1,5 +1,7 @@
 //! SCIM's JSON.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,8 @@ impl User {
 /// The values; of groups the shown names too, since rules are written with either. A role's shown name is
 /// decoration and grants nothing.
 fn values(memberships: Option<Vec<Membership>>, with_names: bool) -> Vec<String> {
+    // by a hash: an answer may hold a hundred thousand of them, before somebody counts
+    let mut seen = HashSet::new();
     let mut out: Vec<String> = Vec::new();
     for membership in memberships.unwrap_or_default() {
         let (value, display) = match membership {
@@ -89,7 +93,7 @@ fn values(memberships: Option<Vec<Membership>>, with_names: bool) -> Vec<String>
             Membership::Complex { value, display } => (value, display.filter(|_| with_names)),
         };
         for text in [value, display].into_iter().flatten() {
-            if !text.is_empty() && !out.contains(&text) {
+            if !text.is_empty() && seen.insert(text.clone()) {
                 out.push(text);
             }
         }

@@ -112,6 +112,7 @@ mod tests {
             sign_in: SignIn::Local { iss: "https://stagedoor.example/console/demo".parse().unwrap() },
             seals: Seals::new(MasterKey::from_bytes([1; 32]), Arc::new(SystemEntropy)),
             used_drafts: UsedDrafts::default(),
+            ended: crate::server::console::session::EndedSessions::default(),
             origin: "https://stagedoor.example".into(),
         }
     }

@@ -174,7 +174,9 @@ async fn not_signed_in(app: &App, back: &str, error: &SignInError) -> Result<Htt
 /// POST `/console/sign-out`.
 pub async fn sign_out(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Trouble> {
     let visit = visit(&app, &request).await?;
-    Form::of(&visit, console(&app)?, &request, &body)?;
+    let console = console(&app)?;
+    Form::of(&visit, console, &request, &body)?;
+    console.ended.end(&visit.viewer.session, app.clock.now());
     let mut response = go_to("/console/sign-in");
     for name in [session::COOKIE, crate::server::console::draft::COOKIE, sign_in::COOKIE] {
         append_cookie(&mut response, &set_cookie(name, "", 0));

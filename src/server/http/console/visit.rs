@@ -39,6 +39,7 @@ pub async fn visit(app: &App, request: &HttpRequest) -> Result<Visit, Trouble> {
     let console = console(app)?;
     let (arrival, now) = (arrival(request), app.clock.now());
     let session = cookie(request, COOKIE).and_then(|text| Session::open(text, &console.seals, now));
+    let session = session.filter(|session| !console.ended.has(session));
     let Some(session) = session else {
         let back = if request.method() == actix_web::http::Method::GET {
             request.uri().to_string()
