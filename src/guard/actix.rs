@@ -183,23 +183,18 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let outer = request.extensions().get::<Around>().cloned();
-        let (found, asked) = match verifier(request.request()) {
-            Ok(verifier) => {
-                let found = find(request.request(), verifier, outer.as_ref());
-                (found.clone(), Some(Around::new(found, verifier, None)))
-            }
-            Err(refusal) => (Err(refusal), None),
-        };
+        let verifier = verifier(request.request());
+        let found = verifier.clone().and_then(|verifier| find(request.request(), verifier, outer.as_ref()));
         if let Some(admission) = &*self.admission
             && let Err(refusal) = found.clone().and_then(|who| admission.check(&who))
         {
             let response = request.into_response(refusal.error_response());
             return Box::pin(ready(Ok(response.map_into_right_body())));
         }
-        let who = found.ok();
-        if let Some(around) = asked {
+        let who = found.clone().ok();
+        if let Ok(verifier) = verifier {
             let admission = (*self.admission).clone().or(outer.and_then(|outer| outer.admission));
-            request.extensions_mut().insert(around.admitting(admission));
+            request.extensions_mut().insert(Around::new(found, verifier, admission));
         }
         let Some(who) = who else {
             let inner = self.service.call(request);

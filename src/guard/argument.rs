@@ -76,11 +76,6 @@ impl Around {
         Self { found, verifier: address(verifier), admission }
     }
 
-    #[cfg(feature = "actix")]
-    pub(crate) fn admitting(self, admission: Option<Admission>) -> Self {
-        Self { admission, ..self }
-    }
-
     /// What `verifier` has found out; `None`: it was another that was asked.
     pub(crate) fn found_by(&self, verifier: &Verifier) -> Option<Result<Arc<Identity>, Refusal>> {
         (self.verifier == address(verifier)).then(|| self.found.clone())

@@ -256,13 +256,11 @@ fn dispatch(arguments: Arguments) -> Outcome {
         }
         Command::Health => waiting(health::run(&load()?)),
         Command::Token(command) => {
-            let environment =
-                if command.asks_a_server() { asking(&environment, load)? } else { environment.clone() };
+            let environment = asking(command.asks_a_server(), environment.clone(), load)?;
             waiting(token::run(&command, &environment, everywhere.json))
         }
         Command::Log(command) => {
-            let environment =
-                if command.asks_a_server() { asking(&environment, load)? } else { environment.clone() };
+            let environment = asking(command.asks_a_server(), environment.clone(), load)?;
             waiting(log::run(&command, &environment, everywhere.json))
         }
         Command::Completions { shell } => {
@@ -276,15 +274,16 @@ fn dispatch(arguments: Arguments) -> Outcome {
 
 /// Where the server is when nobody says: where the configuration has it, as a secret goes there.
 fn asking(
-    environment: &Environment,
+    nobody_says: bool,
+    environment: Environment,
     load: impl FnOnce() -> Result<Config, ConfigError>,
 ) -> Result<Environment, CliError> {
-    if environment.url().is_some() {
-        return Ok(environment.clone());
+    if !nobody_says || environment.url().is_some() {
+        return Ok(environment);
     }
     let config = load()?;
     let url = format!("{}://{}", config.scheme(), health::reachable(config.listen)?);
-    Ok(environment.clone().with_url(url))
+    Ok(environment.with_url(url))
 }
 
 /// Runs what serves, on as many threads as there are processors.

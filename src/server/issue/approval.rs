@@ -210,9 +210,7 @@ impl IssueDesk {
         if approval.state == ApprovalState::Refused {
             return Err(Denial::by_rule("approval_refused", "A colleague refused this request."));
         }
-        if approval.state != ApprovalState::Released
-            && (!grant.is_live(now) || self.revocations.covers(&grant.row))
-        {
+        if approval.state != ApprovalState::Released && !self.stands(grant, now) {
             return Err(over(grant, now));
         }
         match approval.state {

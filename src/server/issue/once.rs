@@ -154,7 +154,12 @@ impl IssueDesk {
         self.revocations.refresh().await.map_err(LogError::from)?;
         let now = self.clock.now();
         let grant = self.log.grant(id, now).await?;
-        Ok(grant.filter(|grant| grant.is_live(now) && !self.revocations.covers(&grant.row)))
+        Ok(grant.filter(|grant| self.stands(grant, now)))
+    }
+
+    /// Whether a grant is not over, by its row and by what covers it.
+    pub(super) fn stands(&self, grant: &Grant, now: DateTime<Utc>) -> bool {
+        grant.is_live(now) && !self.revocations.covers(&grant.row)
     }
 
     /// `None`: the key signs no more, or the people's ids were erased.

@@ -87,7 +87,7 @@ impl IssueDesk {
         if redeemable.code.exp_us <= now.timestamp_micros() {
             return self.refuse(event, Denial::code("code_expired")).await;
         }
-        if !redeemable.grant.is_live(now) || self.revocations.covers(&redeemable.grant.row) {
+        if !self.stands(&redeemable.grant, now) {
             return self.refuse(event, Denial::code("grant_ended")).await;
         }
         if !redeemable.facts.are_of(&redeemable.grant.row) {
@@ -157,7 +157,7 @@ impl IssueDesk {
         grant: &Grant,
         now: DateTime<Utc>,
     ) -> Result<Result<T, Denial>, IssueError> {
-        if !grant.is_live(now) || self.revocations.covers(&grant.row) {
+        if !self.stands(grant, now) {
             return self.refuse(event, Denial::code("code_used")).await;
         }
         self.revoker.end_reused(event.denied("code_used"), &grant.row.id).await?;
