@@ -161,7 +161,7 @@ impl Default for Metrics {
         let log_waiting = gauge("log_waiting", "Records that wait for their commit", None);
         let unauthentic_rows = gauge(
             "unauthentic_rows",
-            "Rows of keys or clients that fail their authentication; must be 0",
+            "Rows of keys or clients that fail their authentication, and revocations that were deleted; must be 0",
             None,
         );
         let database_read_age =

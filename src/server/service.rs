@@ -90,7 +90,9 @@ impl Service {
             log_refused: stats.refused,
             log_waiting: load.waiting,
             log_shed: load.refused,
-            unauthentic_rows: self.clients.ignored_rows() + self.keyring.ignored_rows(),
+            unauthentic_rows: self.clients.ignored_rows()
+                + self.keyring.ignored_rows()
+                + self.revocations.vanished(),
             unwitnessed_seconds: whole(self.witnesses.unwitnessed(now)),
             witness_refusals: self.witnesses.refusals(),
             signing_key_age_seconds: whole(age),

@@ -78,10 +78,17 @@ both! {
         assert_eq!(witnesses.refusals(), [("witness.example/w1".to_owned(), false)]);
         let newest = log.checkpoint().await.unwrap();
         assert_eq!(witnesses.cosigned(&log, newest.clone()).await.unwrap(), newest, "nobody has signed this one");
-        // a line that the witness did not sign is not shown, even if somebody writes it into the table
+        // a line that the witness did not sign is neither shown nor counted, even if somebody writes it into the table
         let forged = "\u{2014} witness.example/w1 AAAA";
-        cosig::add(&bench.service, 306, "witness.example/w1", forged).await.unwrap();
+        for size in [306, 400] {
+            cosig::add(&bench.service, size, "witness.example/w1", forged).await.unwrap();
+        }
         assert_eq!(witnesses.cosigned(&log, newest.clone()).await.unwrap(), newest);
+        for fresh in [&asked(running.address, verifier), &witnesses] {
+            fresh.round(&log, bench.clock.now()).await.unwrap();
+            assert!(!fresh.refusals()[0].1, "more than there is was cosigned by nobody");
+            assert_eq!(fresh.unwitnessed(bench.clock.now()).num_seconds(), 7, "306 waits as before");
+        }
         running.stop().await;
         log.close().await;
     }

@@ -382,6 +382,46 @@ both! {
 }
 
 both! {
+    async fn what_is_known_to_be_revoked_stays_so_when_its_row_is_deleted(bench) {
+        let log = bench.log().await;
+        let grant = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        revoke(&log, revoking(Selector::Grant(grant.clone()))).await;
+        let state = known(&bench).await;
+        revoke(&log, revoking(Selector::Client("client_1".parse().unwrap()))).await;
+        revoke(&log, revoking(Selector::Kid("kid_1".parse().unwrap()))).await;
+        revoke(&log, revoking(Selector::All)).await;
+        state.refresh().await.unwrap();
+        let before = state.known();
+        assert!(before.all.is_some() && before.kids.contains("kid_1") && before.clients.contains_key("client_1"));
+
+        // as a hand in the database would: everything goes that will have ended in some hours
+        let far = bench.clock.now().timestamp_micros() + 3 * 3_600_000_000;
+        assert_eq!(bench.service.clear_expired(far).await.unwrap(), 4);
+        // everything is read again now and then
+        let read_all = async || {
+            for _ in 0..480 {
+                state.refresh().await.unwrap();
+            }
+        };
+        read_all().await;
+        let after = state.known();
+        assert_eq!((after.all, &after.kids, &after.clients), (before.all, &before.kids, &before.clients));
+        assert!(after.sids.contains(grant.as_str()));
+        assert_eq!(state.vanished(), 4, "seen");
+        read_all().await;
+        assert_eq!(state.vanished(), 4, "and not seen twice");
+        assert!(known(&bench).await.known().all.is_none(), "docs/security.md: whoever starts now does not know");
+
+        bench.clock.advance(Duration::from_secs(3661));
+        read_all().await;
+        let over = state.known();
+        assert!(over.all.is_none() && over.kids.is_empty() && over.clients.is_empty());
+        assert!(!over.sids.contains(grant.as_str()), "what would have ended by itself goes");
+        assert_eq!(state.vanished(), 0);
+    }
+}
+
+both! {
     async fn knowledge_that_was_not_read_again_grows_stale_and_a_look_makes_it_fresh(bench) {
         let log = bench.log().await;
         minted(&log, mint(&bench, "admin_7", "user_1")).await;

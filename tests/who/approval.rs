@@ -97,6 +97,39 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn a_request_whose_rows_were_changed_is_neither_decided_nor_released(company) {
+        let tool = company.tool().await;
+        let replica = company.replica().await;
+        let url = company.config.database_url.expose();
+        let (tool, colleague) = (tool.at(&replica), company.login("agent_2"));
+        let body = with(change(&company, "agent_1", "user_42"), json!({ "scope": "write" }));
+        let id = text(&waits(&tool.mint(&body).await), "id").to_owned();
+        let again = with(body, json!({ "approval": id }));
+        let set = async |table: &str, change: &str| {
+            let key = if table == "approval" { "grant_id" } else { "id" };
+            let sql = format!("UPDATE {table} SET {change} WHERE {key} = '{id}'");
+            assert_eq!(crate::support::sql::execute(url, &sql).await, 1, "{sql}");
+        };
+        set("actor_grant", "scope = 'read write'").await;
+        replica.approve(&colleague, &id, &json!({})).await.fails(403, "policy_denied");
+        tool.mint(&again).await.fails(403, "policy_denied");
+        assert_eq!(replica.recorded("approve", "denied", "approval_changed").await, 1);
+        set("actor_grant", "scope = 'write'").await;
+        replica.approve(&colleague, &id, &json!({})).await.ok();
+        for (table, change, back) in [
+            ("actor_grant", "scope = 'read write'", "scope = 'write'"),
+            ("actor_grant", r#"aud = '["https://other.example"]'"#, r#"aud = '["https://api.example.com"]'"#),
+            ("approval", "lifetime_seconds = lifetime_seconds + 60", "lifetime_seconds = lifetime_seconds - 60"),
+        ] {
+            set(table, change).await;
+            tool.mint(&again).await.fails(403, "policy_denied");
+            set(table, back).await;
+        }
+        assert_eq!(replica.recorded("issue", "denied", "approval_changed").await, 4);
+        assert_eq!(claims(text(&tool.mint(&again).await.ok(), "token"))["scope"], "write");
+        replica.stop().await;
+    }
+
     async fn a_key_is_enough_to_go_on_and_a_refusal_is_final(company) {
         let tool = company.tool().await;
         let replica = company.replica().await;

@@ -113,6 +113,7 @@ impl IssueDesk {
         let found = self.log.grant(id, self.clock.now()).await?;
         let found = found.filter(|grant| grant.row.client == caller.client.id && is_request(grant));
         Ok(match (found, named) {
+            (Some(grant), _) if self.is_tampered_with(&grant).await? => Err(tampered_with()),
             (Some(grant), _) => Ok(Some(grant)),
             (None, None) => Ok(None),
             (None, Some(_)) => Err(Denial {
@@ -122,6 +123,16 @@ impl IssueDesk {
                 kind: DenialKind::Parameter("approval"),
             }),
         })
+    }
+
+    /// Whether the rows of an open request say something else than its entry; raises the alarm then.
+    async fn is_tampered_with(&self, grant: &Grant) -> Result<bool, LogError> {
+        let open = stands(grant, ApprovalState::Waiting) || stands(grant, ApprovalState::Approved);
+        let changed = open && !self.log.is_as_asked(grant).await?;
+        if changed {
+            tracing::error!(grant = %grant.row.id, "ALARM: a request for approval was changed in the database");
+        }
+        Ok(changed)
     }
 
     /// Records a request that waits; nothing is signed.
@@ -246,6 +257,9 @@ impl IssueDesk {
         }
         let found = self.log.grant(&ask.grant, self.clock.now()).await?.filter(is_request);
         let Some(grant) = found else { return self.refuse(event, no_such_request()).await };
+        if self.is_tampered_with(&grant).await? {
+            return self.refuse(event, tampered_with()).await;
+        }
         if let Err(denial) = self.may_decide(&grant, ask.approver, ask.address, &mut event).await {
             return self.refuse(event, denial).await;
         }
@@ -401,6 +415,13 @@ fn no_such_request() -> Denial {
         message: "No request by this id waits for a colleague.".into(),
         kind: DenialKind::NoSuchRequest,
     }
+}
+
+fn tampered_with() -> Denial {
+    Denial::by_rule(
+        "approval_changed",
+        "What is stored of this request is not what was asked for. Tell your security team, and ask anew.",
+    )
 }
 
 /// What is asked for now is what was asked for then: the same people, reason and ticket; no more than that is

@@ -2,7 +2,7 @@
 //! they sign, and knows how long the oldest entry has waited for enough of them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,7 +13,7 @@ use super::note::{NoteError, split};
 use super::witness::{CosignatureVerifier, request};
 use super::{Checkpoint, Log, LogError, ReadError};
 use crate::server::outbound::{Call, Outbound, OutboundError};
-use crate::server::store::{StoreError, cosig, read};
+use crate::server::store::{cosig, read};
 
 /// How often witnesses are asked, and the signed checkpoint is written to the log stream.
 pub const EVERY: Duration = Duration::from_secs(10);
@@ -77,6 +77,8 @@ impl From<ReadError> for AskError {
 struct Seen {
     /// When the oldest entry was recorded that too few witnesses know of.
     waiting_since: Option<DateTime<Utc>>,
+    /// How far each witness's cosignature was found to verify (global position).
+    ends: HashMap<String, i64>,
     /// What keeps a witness from cosigning, said once; and whether it is an alarm.
     problems: HashMap<String, (String, bool)>,
 }
@@ -122,34 +124,53 @@ impl Witnesses {
         self.look(log, start).await
     }
 
-    async fn is_due(&self, log: &Log, start: i64, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let newest = cosig::newest(log.db(), start, i64::MAX, 1).await?;
-        let Some((size, ..)) = newest.first() else { return Ok(true) };
-        let head = read::head_at_or_before(log.db(), start, *size).await?;
+    async fn is_due(&self, log: &Log, start: i64, now: DateTime<Utc>) -> Result<bool, LogError> {
+        let ends = self.ends(log, start).await?;
+        let Some(newest) = ends.iter().copied().max().filter(|end| *end > start) else { return Ok(true) };
+        let head = read::head_at_or_before(log.db(), start, newest).await?;
         let since = head.and_then(|head| DateTime::from_timestamp_micros(head.t_us));
         let every = TimeDelta::from_std(EVERY).unwrap_or_default();
         // a round that some witnesses missed is tried again at once
-        let missing = self.newest_ends(log, start).await?.iter().any(|end| end < size);
+        let missing = ends.iter().any(|end| *end < newest);
         Ok(missing || since.is_none_or(|since| now - since >= every))
     }
 
-    async fn newest_ends(&self, log: &Log, start: i64) -> Result<Vec<i64>, StoreError> {
+    /// How far each witness has cosigned; `start` where it has not.
+    async fn ends(&self, log: &Log, start: i64) -> Result<Vec<i64>, LogError> {
         let mut ends = Vec::with_capacity(self.list.len());
         for witness in &self.list {
-            ends.push(cosig::newest_of(log.db(), witness.verifier.name(), start).await?.unwrap_or(start));
+            ends.push(self.end(log, &witness.verifier, start).await?);
         }
         Ok(ends)
     }
 
+    /// How far a witness has cosigned. Anybody who can write the table writes lines there: only what verifies counts.
+    async fn end(&self, log: &Log, verifier: &CosignatureVerifier, start: i64) -> Result<i64, LogError> {
+        let known = self.seen().ends.get(verifier.name()).copied().unwrap_or(start);
+        let lines = cosig::newest_of(log.db(), verifier.name(), known, LOOKED_THROUGH).await?;
+        for (end, line) in lines {
+            let Some(note) = log.checkpoint_of(locate(end - 1).1 + 1).await? else { continue };
+            if split(&note).is_ok_and(|(text, _)| verifier.line_in(text, &line).is_ok()) {
+                self.seen().ends.insert(verifier.name().to_owned(), end);
+                return Ok(end);
+            }
+        }
+        Ok(known)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask(&self, log: &Log, witness: &WitnessAt, start: i64) -> Result<(), AskError> {
         let name = witness.verifier.name();
-        let known = cosig::newest_of(log.db(), name, start).await.map_err(LogError::from)?;
-        let mut old = known.map_or(0, |end| u64::try_from(end - start).unwrap_or(0));
+        let known = self.end(log, &witness.verifier, start).await?;
+        let mut old = u64::try_from(known - start).unwrap_or(0);
         // the second time with the size that the witness says it has seen: of that very size it may have seen another log
         for again in [false, true] {
             let note = log.checkpoint().await?;
             let head = Checkpoint::parse_unverified(&note)?;
-            if head.size == 0 || (head.size == old && known.is_some() && !again) {
+            if head.size == 0 || (head.size == old && !again) {
                 return Ok(());
             }
             if old > head.size {
@@ -186,7 +207,7 @@ impl Witnesses {
     /// Says what changed with a witness, once.
     fn tell(&self, witness: &WitnessAt, asked: Result<(), AskError>) {
         let name = witness.verifier.name();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         match asked {
             Ok(()) => {
                 if seen.problems.remove(name).is_some() {
@@ -212,26 +233,26 @@ impl Witnesses {
 
     /// From which entry on too few witnesses know of the log.
     async fn look(&self, log: &Log, start: i64) -> Result<(), LogError> {
-        let mut ends = self.newest_ends(log, start).await?;
+        let mut ends = self.ends(log, start).await?;
         ends.sort_unstable_by(|a, b| b.cmp(a));
         let covered = ends.get(self.required.saturating_sub(1)).copied().unwrap_or(start);
         let first = read::heads(log.db(), covered, 1).await?;
         let since = first.first().and_then(|(_, head)| DateTime::from_timestamp_micros(head.t_us));
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).waiting_since = since;
+        self.seen().waiting_since = since;
         Ok(())
     }
 
     /// How long the oldest entry has waited for enough witnesses; zero when none waits.
     #[must_use]
     pub fn unwitnessed(&self, now: DateTime<Utc>) -> TimeDelta {
-        let since = self.seen.lock().unwrap_or_else(PoisonError::into_inner).waiting_since;
+        let since = self.seen().waiting_since;
         since.map_or(TimeDelta::zero(), |since| (now - since).max(TimeDelta::zero()))
     }
 
     /// Each witness, and whether it says that the log was cut or rewritten.
     #[must_use]
     pub fn refusals(&self) -> Vec<(String, bool)> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen();
         let alarm = |name: &str| seen.problems.get(name).is_some_and(|(_, alarm)| *alarm);
         self.list.iter().map(|w| (w.verifier.name().to_owned(), alarm(w.verifier.name()))).collect()
     }

@@ -281,7 +281,7 @@ impl Feed {
             .with_rows(|rows, now| {
                 let delta = Delta {
                     sids: rows.grants_since(from).map(|id| (**id).to_owned()).collect(),
-                    kids: rows.kids.iter().cloned().collect(),
+                    kids: rows.kids().map(str::to_owned).collect(),
                     clients: rows.clients.clone(),
                     all: rows.all,
                 };

@@ -4,9 +4,13 @@
 //! The time of the last successful read is how fresh the knowledge is. A replica that cannot read its
 //! database refuses actor tokens once that is longer ago than the bound: a stop must not be outlived by a
 //! replica that has not heard of it.
+//!
+//! What was refused stays refused until it would have ended by itself: whoever deletes a revocation from the
+//! database lifts it for nobody who knows it, and is seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,20 +31,29 @@ pub const POLL_EVERY: Duration = Duration::from_millis(250);
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a token may live at most, seconds: a cut-off older than that refuses nothing any more.
 const LONGEST_LIFE_SECONDS: i64 = 3600;
-/// After how many looks everything is read again: expired rows go, and a hand in the database is seen.
+/// After how many looks everything is read again: what has ended goes, and a hand in the database is seen.
 const READ_ALL_EVERY: u32 = 480;
 
 /// Everything in force, for those who publish it.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// Grants in the order they were revoked: global position of the entry, id.
-    grants: Vec<(i64, Arc<str>)>,
-    /// Keys.
-    pub kids: BTreeSet<String>,
+    /// Grants in the order they were revoked.
+    grants: Vec<RevokedGrant>,
+    /// Keys, with the second they were refused in.
+    kids: BTreeMap<String, i64>,
     /// Clients, with the cut-off (seconds).
     pub clients: BTreeMap<String, i64>,
     /// The cut-off of everything (seconds).
     pub all: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct RevokedGrant {
+    /// Global position of the entry.
+    idx: i64,
+    id: Arc<str>,
+    /// When it ends by itself, microseconds.
+    exp_us: i64,
 }
 
 /// The revocations of this service, in memory.
@@ -51,6 +64,7 @@ pub struct RevocationState {
     bound: TimeDelta,
     known: ArcSwap<Known>,
     rows: Mutex<(Rows, u32)>,
+    vanished: AtomicU64,
     published: watch::Sender<Published>,
 }
 
@@ -95,6 +109,7 @@ impl RevocationState {
             bound: bound.unwrap_or(TimeDelta::seconds(KNOWLEDGE_BOUND_SECONDS)),
             known: ArcSwap::from_pointee(Known { epoch, as_of, ..Known::default() }),
             rows: Mutex::default(),
+            vanished: AtomicU64::new(0),
             published,
         };
         state.refresh().await?;
@@ -128,19 +143,21 @@ impl RevocationState {
         // A log that became shorter is a database that was set back; the log itself stops for that. What
         // was refused stays refused, and nothing here moves back.
         let seq = before.seq.max(reading.end);
-        if everything {
-            *rows = Rows::default();
-        }
+        let as_of = as_of.max(before.as_of);
+        let known_before = if everything { std::mem::take(rows) } else { Rows::default() };
         let fresh = rows.add(reading, as_of);
-        let mut known = Known { seq, as_of: as_of.max(before.as_of), ..Known::clone(&before) };
+        if everything {
+            self.tell_vanished(rows.keep(known_before, as_of));
+        }
+        let mut known = Known { seq, as_of, ..Known::clone(&before) };
         let changed = everything || fresh.changed;
         if everything {
-            known.sids = rows.grants.iter().map(|(_, id)| &**id).collect::<GrowingSet>();
+            known.sids = rows.grants.iter().map(|grant| &*grant.id).collect::<GrowingSet>();
         } else if !fresh.grants.is_empty() {
             known.sids = before.sids.with(fresh.grants.iter().map(|id| &**id));
         }
         if changed {
-            known.kids = Arc::new(rows.kids.iter().map(|kid| kid.as_str().into()).collect());
+            known.kids = Arc::new(rows.kids().map(Into::into).collect());
             known.clients =
                 Arc::new(rows.clients.iter().map(|(c, until)| (c.as_str().into(), *until)).collect());
             known.all = rows.all;
@@ -152,6 +169,20 @@ impl RevocationState {
             published.as_of = as_of;
             published.version += u64::from(fresh.changed);
         });
+    }
+
+    fn tell_vanished(&self, vanished: u64) {
+        if vanished > self.vanished.swap(vanished, Ordering::Relaxed) {
+            tracing::error!(
+                vanished,
+                "ALARM: revocations went from the database before their time; they are still refused here"
+            );
+        }
+    }
+
+    /// How many revocations are known that went from the database before their time; must be 0.
+    pub fn vanished(&self) -> u64 {
+        self.vanished.load(Ordering::Relaxed)
     }
 
     /// What is known now.
@@ -248,20 +279,18 @@ struct Fresh {
 impl Rows {
     fn add(&mut self, reading: Reading, now: DateTime<Utc>) -> Fresh {
         let mut fresh = Fresh { grants: Vec::new(), changed: false };
-        let over = now.timestamp() - LONGEST_LIFE_SECONDS - 60;
+        let over = over(now);
         let mut grants = Vec::new();
         for (idx, what) in reading.revoked {
             match what {
-                Revoked::Grant(id) => {
+                Revoked::Grant(id, exp_us) => {
                     let id: Arc<str> = id.into();
                     fresh.grants.push(Arc::clone(&id));
-                    grants.push((idx, id));
+                    grants.push(RevokedGrant { idx, id, exp_us });
                 }
-                Revoked::Kid(kid) => fresh.changed |= self.kids.insert(kid),
+                Revoked::Kid(kid, at) => fresh.changed |= raise(&mut self.kids, kid, at),
                 Revoked::Client(client, until) if until > over => {
-                    let known = self.clients.entry(client).or_insert(i64::MIN);
-                    fresh.changed |= until > *known;
-                    *known = until.max(*known);
+                    fresh.changed |= raise(&mut self.clients, client, until);
                 }
                 Revoked::All(until) if until > over => {
                     fresh.changed |= Some(until) > self.all;
@@ -277,11 +306,51 @@ impl Rows {
         fresh
     }
 
+    /// Takes back from `before` what this reading of everything should have found and did not; how much.
+    fn keep(&mut self, before: Self, now: DateTime<Utc>) -> u64 {
+        let (over, mut kept) = (over(now), 0);
+        let there: HashSet<&str> = self.grants.iter().map(|grant| &*grant.id).collect();
+        let in_force = |grant: &RevokedGrant| grant.exp_us > micros(now) && !there.contains(&*grant.id);
+        let mut gone: Vec<_> = before.grants.into_iter().filter(in_force).collect();
+        if !gone.is_empty() {
+            kept += gone.len() as u64;
+            self.grants.append(&mut gone);
+            self.grants.sort_unstable();
+        }
+        for (own, known) in [(&mut self.kids, before.kids), (&mut self.clients, before.clients)] {
+            let in_force = known.into_iter().filter(|(_, until)| *until > over);
+            kept += in_force.map(|(key, until)| u64::from(raise(own, key, until))).sum::<u64>();
+        }
+        if let Some(until) = before.all.filter(|until| *until > over && self.all < before.all) {
+            kept += 1;
+            self.all = Some(until);
+        }
+        kept
+    }
+
+    /// The refused keys.
+    pub fn kids(&self) -> impl Iterator<Item = &str> {
+        self.kids.keys().map(String::as_str)
+    }
+
     /// The grants revoked by entries from the global position `from` on.
     pub fn grants_since(&self, from: i64) -> impl ExactSizeIterator<Item = &Arc<str>> {
-        let start = self.grants.partition_point(|(idx, _)| *idx < from);
-        self.grants[start..].iter().map(|(_, id)| id)
+        let start = self.grants.partition_point(|grant| grant.idx < from);
+        self.grants[start..].iter().map(|grant| &grant.id)
     }
+}
+
+/// Notes a cut-off; whether it is later than the one that is known.
+fn raise(known: &mut BTreeMap<String, i64>, key: String, until: i64) -> bool {
+    let known = known.entry(key).or_insert(i64::MIN);
+    let later = until > *known;
+    *known = until.max(*known);
+    later
+}
+
+/// A cut-off of this second or before refuses nothing any more.
+const fn over(now: DateTime<Utc>) -> i64 {
+    now.timestamp() - LONGEST_LIFE_SECONDS - 60
 }
 
 impl Revocations for RevocationState {

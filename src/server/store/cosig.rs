@@ -54,20 +54,27 @@ pub async fn newest(
     )?)
 }
 
-/// The largest size after `after` that `witness` cosigned.
+/// The sizes after `after` that `witness` is said to have cosigned, with its lines; newest first, at most `limit`.
 ///
 /// # Errors
 /// The database could not be asked.
-pub async fn newest_of(db: &Db, witness: &str, after: i64) -> Result<Option<i64>, StoreError> {
+pub async fn newest_of(
+    db: &Db,
+    witness: &str,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<(i64, String)>, StoreError> {
     Ok(on_db!(
         db,
         read(pool) => {
-            sqlx::query_scalar(
-                "SELECT size FROM audit_cosig WHERE witness = $1 AND size > $2 ORDER BY size DESC LIMIT 1",
+            sqlx::query_as(
+                "SELECT size, line FROM audit_cosig WHERE witness = $1 AND size > $2 \
+                 ORDER BY size DESC LIMIT $3",
             )
             .bind(witness)
             .bind(after)
-            .fetch_optional(pool)
+            .bind(limit)
+            .fetch_all(pool)
             .await
         }
     )?)

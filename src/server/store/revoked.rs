@@ -11,10 +11,10 @@ const CHUNK: i64 = 1000;
 /// One thing that is revoked, as a replica reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
-    /// A grant.
-    Grant(String),
-    /// Whatever a key signed.
-    Kid(String),
+    /// A grant that ends by itself at this time, microseconds.
+    Grant(String, i64),
+    /// Whatever a key signed; it was refused in this second.
+    Kid(String, i64),
     /// What was issued to a client up to a second.
     Client(String, i64),
     /// What was issued up to a second.
@@ -89,10 +89,10 @@ impl Db {
                     reading.end = value;
                     continue;
                 }
-                "grant" => Revoked::Grant(target),
+                "grant" => Revoked::Grant(target, value),
                 "all" => Revoked::All(value),
                 "client" => Revoked::Client(target, value),
-                "kid" => Revoked::Kid(target),
+                "kid" => Revoked::Kid(target, value),
                 _ => return Err(StoreError::Corrupt("the kind of a cut-off")),
             };
             reading.revoked.push((idx, revoked));

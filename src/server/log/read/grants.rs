@@ -3,18 +3,20 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 
-use super::{Cursor, Fingerprint, Page, PersonalData, fingerprint};
+use super::{Cursor, Fingerprint, LogEntry, Page, PersonalData, fingerprint};
 use crate::server::log::approval::{Approval, ApprovalState, LAPSE_SECONDS};
+use crate::server::log::body::{disclosure_digest, open_disclosure};
 use crate::server::log::clock_guard::micros;
 use crate::server::log::conditions;
-use crate::server::log::head::locate;
+use crate::server::log::head::{locate, position};
 use crate::server::log::record::GrantRow;
 use crate::server::log::{Log, LogError, Tag};
 use crate::server::store::StoreError;
 use crate::server::store::grants::{self, GrantRecord, State};
 use crate::server::store::read::{self, Key, Search};
-use crate::token::{Act, Assurance, ClientId, GrantId, Scope, Sub};
+use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Scope, Sub};
 
 /// What became of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,24 @@ impl Grant {
         self.approval.as_ref().is_some_and(|approval| approval.state == ApprovalState::Waived)
     }
 
+    /// Whether `entry` says the same of scope, audience, lifetime and people.
+    fn is_in(&self, entry: &LogEntry) -> bool {
+        let Some(body) = &entry.body else { return false };
+        let scope = self.row.scope.to_string();
+        let aud: Vec<&str> = self.row.aud.iter().map(Audience::as_str).collect();
+        let lifetime = self.approval.as_ref().map(|approval| approval.lifetime_seconds);
+        let is_bound = |disclosure: &String| {
+            open_disclosure(disclosure)
+                .is_some_and(|(name, _)| body[format!("{name}_sd")] == disclosure_digest(disclosure))
+        };
+        body["grant"] == self.row.id.as_str()
+            && body["client"] == self.row.client.as_str()
+            && body["scope"] == scope.as_str()
+            && body["aud"] == json!(aud)
+            && body["ttl"] == json!(lifetime)
+            && entry.disclosures.iter().all(is_bound)
+    }
+
     pub(in crate::server::log) fn read(record: GrantRecord) -> Result<Self, StoreError> {
         const BAD: StoreError = StoreError::Corrupt("a grant");
         let time = |us: i64| DateTime::from_timestamp_micros(us).ok_or(BAD);
@@ -231,6 +251,17 @@ impl Log {
     pub async fn grant(&self, id: &GrantId, _now: DateTime<Utc>) -> Result<Option<Grant>, LogError> {
         let record = grants::grant(self.db(), id.as_str()).await?;
         Ok(record.map(Grant::read).transpose()?)
+    }
+
+    /// Whether a request that waits for a colleague is what its entry says was asked for: a row can be changed by
+    /// whoever can write the database, and is all that the colleague is shown.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn is_as_asked(&self, grant: &Grant) -> Result<bool, LogError> {
+        let stored = read::entries_at(self.db(), &[position(grant.epoch, grant.index)]).await?;
+        let entry = stored.into_iter().next().map(|row| LogEntry::read(row, true)).transpose()?;
+        Ok(entry.is_some_and(|entry| grant.is_in(&entry)))
     }
 
     /// The different targets that `actor` was granted since `since`. A limit on it belongs into
