@@ -1,8 +1,10 @@
 //! GET `/v1/audit/…`: the log as an auditor proves it, with nothing but what is served.
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 use stagedoor::server::log::note::NoteVerifier;
 use stagedoor::server::log::{Checkpoint, proof, tree};
+use stagedoor::token::encode_jws;
 use stagedoor::token::signer::sha256;
 
 use crate::support::app::{TestApp, mint_body};
@@ -67,6 +69,14 @@ on_both_databases! {
         let mut other = old.root;
         other[0] ^= 1;
         assert!(!tree::verify_consistency(old.size, &other, new.size, &new.root, &path));
+        // a tile that can change no more may be kept for good
+        let mint = async || client.api.mint(&mint_body()).await;
+        let mints = futures_util::future::join_all((0..256).map(|_| mint())).await;
+        for minted in mints {
+            minted.ok();
+        }
+        let full = app.api.get("/v1/audit/log/tile/0/000").await;
+        assert_eq!(full.header("cache-control"), Some("public, max-age=31536000, immutable"));
         for bad in ["from=5&to=2", "from=0&to=99999999", "from=x", "to=1", "from=1&from=2"] {
             auditor.api.get(&format!("/v1/audit/consistency?{bad}")).await.fails(400, "query_invalid");
         }
@@ -101,10 +111,27 @@ on_both_databases! {
         assert_eq!((&found["found"], &found["alarm"], &found["verifies"]), (&json!(true), &json!(false), &json!(true)));
         assert_eq!(found["entry"]["index"], minted["audit"]["index"]);
 
+        // the same text under another signature that verifies as well: the other root, and one more by the key
+        let signer = app.signer();
+        let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let bytes = base64.decode(signature).unwrap();
+        let again = signer.sign(signed.as_bytes()).unwrap();
+        assert_ne!(again, bytes, "ES256 signs otherwise each time");
+        for copy in [negated(&bytes), again] {
+            let found = ask(format!("{signed}.{}", base64.encode(copy))).await;
+            assert_eq!((&found["found"], &found["alarm"], &found["verifies"]), (&json!(true), &json!(false), &json!(true)));
+        }
+        // and under one that does not
         let other = if signature.starts_with('A') { "B" } else { "A" };
-        let malleated = format!("{signed}.{other}{}", &signature[1..]);
-        let found = ask(malleated).await;
-        assert_eq!((&found["found"], &found["alarm"]), (&json!(true), &json!(false)));
+        let found = ask(format!("{signed}.{other}{}", &signature[1..])).await;
+        assert_eq!((&found["found"], &found["alarm"], &found["verifies"]), (&json!(true), &json!(false), &json!(false)));
+
+        // made with our key past the log
+        let mut claims: Value = serde_json::from_slice(&base64.decode(signed.split('.').nth(1).unwrap()).unwrap()).unwrap();
+        claims["sub"] = "user_43".into();
+        let stolen = encode_jws(&*signer, "at+jwt", &claims).unwrap();
+        let found = ask(stolen.as_str().to_owned()).await;
+        assert_eq!((&found["found"], &found["alarm"], &found["verifies"]), (&json!(false), &json!(true), &json!(true)));
 
         let forged = ask("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ1c2VyXzQyIn0.c2lnbmF0dXJl".to_owned()).await;
         assert_eq!((&forged["found"], &forged["alarm"], &forged["verifies"]), (&json!(false), &json!(false), &json!(false)));
@@ -120,8 +147,22 @@ on_both_databases! {
     }
 }
 
+/// The other `s` under which an ECDSA signature over P-256 holds: the order of the group less it.
+fn negated(signature: &[u8]) -> Vec<u8> {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let (mut out, mut borrow) = (signature.to_vec(), 0);
+    for i in (0..32).rev() {
+        let digit = i16::from(ORDER[i]) - i16::from(signature[32 + i]) - borrow;
+        borrow = i16::from(digit < 0);
+        out[32 + i] = u8::try_from(digit.rem_euclid(256)).unwrap();
+    }
+    out
+}
+
 fn hash(text: &Value) -> [u8; 32] {
-    use base64::Engine as _;
     let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap();
     bytes.try_into().unwrap()
 }

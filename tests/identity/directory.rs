@@ -87,11 +87,17 @@ async fn an_answer_is_kept_as_long_as_stated_and_a_nobody_shorter() {
     assert!(!directory.look_up(&known).await.unwrap().unwrap().active, "older than a minute: asked again");
     assert_eq!(scim.count().await, 3);
 
-    let (_, uncached) = open_with(scim.url(), |c| c.cache_seconds = 0);
+    let (clock, uncached) = open_with(scim.url(), |c| c.cache_seconds = 0);
     for _ in 0..2 {
         uncached.look_up(&known).await.unwrap();
     }
-    assert_eq!(scim.count().await, 5);
+    assert_eq!(scim.count().await, 5, "asked every time");
+    assert!(
+        matches!(uncached.cached(&known), Cached::Known(_)),
+        "what was seen a moment ago can be explained"
+    );
+    clock.push(11);
+    assert_eq!(uncached.cached(&known), Cached::NotAsked);
 }
 
 #[tokio::test]

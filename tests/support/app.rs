@@ -151,6 +151,11 @@ impl TestApp {
         self.running.address
     }
 
+    /// What signs its tokens, as a thief of the key would have it.
+    pub fn signer(&self) -> std::sync::Arc<dyn stagedoor::token::Signer> {
+        self.running.service.keyring.token_signer().expect("a key")
+    }
+
     /// Makes a client, as `stagedoor client create` does, and waits until the service knows it.
     pub async fn client(&self, wanted: NewClient<'_>) -> TestClient {
         let words = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());

@@ -123,7 +123,7 @@ on_both! {
             ("TE-3 never for himself", &[("subject_token", "agent_1")], "invalid_request"),
             ("TE-3 a protected user", &[("subject_token", "user_99")], "invalid_request"),
             ("TE-2 a target of somebody else", &[("audience", "https://other.example.com")], "invalid_target"),
-            ("TE-2 too many targets", &[("audience", AUDIENCE), ("resource", "https://second.example.com")], "invalid_request"),
+            ("TE-2 too many targets", &[("audience", AUDIENCE), ("resource", "https://second.example.com")], "invalid_target"),
             ("RE-1 a fragment", &[("resource", "https://api.example.com/#x")], "invalid_target"),
             ("RE-1 no absolute URI", &[("resource", "/invoices")], "invalid_target"),
             ("OA-14 a malformed scope", &[("scope", "re\"ad")], "invalid_scope"),

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use stagedoor::token::Clock as _;
+use stagedoor::token::signer::sha256;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::company::{AUDIENCE, Caller, Company, Database, PARTNERS, claims, on_both, text};
+use crate::company::{AUDIENCE, Caller, Company, Database, PARTNERS, claims, on_both, text, until};
 use crate::oauth::{ACCESS, EXCHANGE, USER_ID, basic, post};
 use crate::support::contract::Reply;
 
@@ -57,6 +58,13 @@ on_both! {
         let replica = company.replica().await;
         let api = tool.at(&replica);
         company.policy(CONSENT, &[&replica]).await;
+        // a policy that took over is an entry, with the hash of its text
+        let hash: String = sha256(CONSENT.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        until("the change is in the log", || async {
+            let is_it = |e: &Value| e["typ"] == "policy" && text(e, "policy").ends_with(&hash);
+            replica.entries().await.iter().any(is_it)
+        })
+        .await;
         let ask = async |user: &str| {
             let body = json!({ "user_id": user, "actor_token": company.login("agent_1"), "reason": REASON, "expires_in_seconds": 900 });
             api.mint(&body).await

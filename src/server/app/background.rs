@@ -160,7 +160,7 @@ async fn rotate_keys(service: &Service, max_age: TimeDelta) {
 async fn reload_policy(service: &Service, path: &Path) {
     match service.desk.policy.reload_from(path) {
         Ok(Reload::Unchanged) => {}
-        Ok(Reload::Changed { old, new, .. }) => {
+        Ok(Reload::Changed { old, new }) => {
             tracing::info!(%old, %new, "the policy changed");
             let detail = std::iter::once(("replaces".to_owned(), old.into())).collect();
             let event = Event { policy: Some(new), detail: Some(detail), ..Event::new(EventType::Policy) };

@@ -90,6 +90,9 @@ impl ScimConfig {
     }
 }
 
+/// How long an answer that is asked for every time serves explanations, seconds.
+const EXPLAINED_SECONDS: u32 = 10;
+
 type Found = Result<Option<Person>, DirectoryError>;
 type Flight = Arc<OnceCell<Found>>;
 
@@ -140,7 +143,8 @@ impl ScimDirectory {
     }
 
     pub(super) async fn look_up(&self, id: &Sub) -> Found {
-        if let Some(found) = self.remembered.get(id, self.clock.monotonic()) {
+        let believed = self.config.cache_seconds > 0;
+        if let Some(found) = self.remembered.get(id, self.clock.monotonic()).filter(|_| believed) {
             return Ok(found);
         }
         let seat = self.board(id);
@@ -158,8 +162,12 @@ impl ScimDirectory {
         // The age of an answer counts from the question: what changes meanwhile may not be in it.
         let asked_at = self.clock.monotonic();
         let found = self.ask(id).await?;
-        let seconds =
-            if found.is_some() { self.config.cache_seconds } else { self.config.negative_seconds() };
+        let seconds = match (&found, self.config.cache_seconds) {
+            // nobody mints by it, but what a policy says of people is explained from what is known
+            (_, 0) => EXPLAINED_SECONDS,
+            (Some(_), seconds) => seconds,
+            (None, _) => self.config.negative_seconds(),
+        };
         if seconds > 0 {
             self.remembered.put(id.clone(), found.clone(), asked_at + Duration::from_secs(seconds.into()));
         }

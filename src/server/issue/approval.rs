@@ -18,6 +18,8 @@ use crate::server::policy::{
 };
 use crate::token::{Act, Assurance, Audience, GrantId, RequestId, Scope, Sub};
 
+/// The rule under which nothing is signed for an audience that the policy granted once.
+pub const AUDIENCE_WITHDRAWN: &str = "audience_withdrawn";
 const MAX_WAITS: u32 = 4;
 
 /// What came of a request to mint.
@@ -487,10 +489,7 @@ pub(super) fn within(grant: &Grant, limits: &Limits) -> Result<(Scope, TimeDelta
         return Err(Denial::by_rule("scope_withdrawn", "The policy grants none of these scopes any more."));
     }
     if grant.row.aud.iter().any(|aud| !limits.audience.contains(aud)) {
-        return Err(Denial::by_rule(
-            "audience_withdrawn",
-            "The policy does not grant this audience any more.",
-        ));
+        return Err(Denial::by_rule(AUDIENCE_WITHDRAWN, "The policy does not grant this audience any more."));
     }
     Ok((scope, TimeDelta::seconds(i64::from(limits.lifetime_seconds))))
 }

@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use tracing::Instrument as _;
 
 pub use again::Withdrawn;
-pub use approval::{ApproveAsk, Outcome, Waiting};
+pub use approval::{AUDIENCE_WITHDRAWN, ApproveAsk, Outcome, Waiting};
 pub use attempt::{Ask, Denial, DenialKind, Requested, Subject};
 pub use explain::Explained;
 pub use handoff::{CodeChallenge, Handed, Handoff};

@@ -26,8 +26,6 @@ pub enum Reload {
         old: String,
         /// The version in force now.
         new: String,
-        /// The SHA-256 of the text in force now.
-        new_sha256: [u8; 32],
     },
 }
 
@@ -64,11 +62,8 @@ impl PolicyStore {
         }
         match Policy::load(&files.name, &files.sources()) {
             Ok(policy) => {
-                let changed = Reload::Changed {
-                    old: old.version().to_owned(),
-                    new: policy.version().to_owned(),
-                    new_sha256: sha256,
-                };
+                let (old, new) = (old.version().to_owned(), policy.version().to_owned());
+                let changed = Reload::Changed { old, new };
                 self.current.store(Arc::new(policy));
                 *refused = None;
                 Ok(changed)

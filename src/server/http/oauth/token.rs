@@ -16,8 +16,10 @@ use super::form::Form;
 use crate::server::actors::Declared;
 use crate::server::clients::ClientScope;
 use crate::server::http::problem::chain;
-use crate::server::issue::{self, Ask, Denial, DenialKind, Minted, Outcome, Requested, Subject};
-use crate::server::policy::Refusal;
+use crate::server::issue::{
+    self, AUDIENCE_WITHDRAWN, Ask, Denial, DenialKind, Minted, Outcome, Requested, Subject,
+};
+use crate::server::policy::{Refusal, builtin};
 use crate::token::{Audience, GrantId, Scope, Sub};
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -206,6 +208,10 @@ fn denied(denial: Denial) -> OAuthError {
         }
         DenialKind::Scope(_) => OAuthError::new("unauthorized_client", denial.message),
         DenialKind::Parameter("audience") | DenialKind::Audience => {
+            OAuthError::invalid_target(denial.message)
+        }
+        // RFC 8693 §2.2.2: too many, or such as the policy does not grant
+        DenialKind::Policy(_) if matches!(&*denial.rule, builtin::AUDIENCE | AUDIENCE_WITHDRAWN) => {
             OAuthError::invalid_target(denial.message)
         }
         DenialKind::Unreachable => OAuthError::unavailable("an authority cannot be asked at the moment", 5),
