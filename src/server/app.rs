@@ -213,12 +213,14 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
     let checker = Arc::new(checker.map_err(AppError::failed("our own tokens cannot be verified"))?);
     let clients = Arc::new(clients);
     let secrets = HandoffSecrets::new(&master);
+    let limits = Arc::new(MintLimits::per_minute(config.client_rate, config.actor_rate));
     let revoker = Arc::new(Revoker::new(RevokerParts {
         log: log.clone(),
         state: revocations.clone(),
         issuer: issuer.clone(),
         clients: clients.clone(),
         keyring: keyring.clone(),
+        limits: limits.clone(),
         keys_changed: Box::new({
             let (checker, gates, issuer) = (checker.clone(), gates.verifier().clone(), issuer.clone());
             move |keyring| {
@@ -247,7 +249,7 @@ async fn assemble(setup: &Setup, db: Db, issuer: &Issuer) -> Result<Service, App
         revoker: revoker.clone(),
         secrets,
         in_flight: InFlight::default(),
-        limits: MintLimits::per_minute(config.client_rate, config.actor_rate),
+        limits,
         watch: TargetWatch::new(config.anomaly, log.clone(), clock.clone()),
         notified: webhooks.tell_of_grants(),
         on_verify: config.policy_on_verify,

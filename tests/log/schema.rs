@@ -188,6 +188,22 @@ async fn serve_refuses_a_role_or_triggers_that_could_undo_the_log() {
         sqlx::query(AssertSqlSafe(format!("{revoke} {user}"))).execute(&admin).await.unwrap();
         check_service_role(&pg.service).await.unwrap();
     }
+    for (make, unmake) in [
+        (
+            "CREATE TRIGGER mine AFTER INSERT ON audit_entry FOR EACH ROW EXECUTE FUNCTION audit_head_continues()",
+            "DROP TRIGGER mine ON audit_entry",
+        ),
+        // the trigger of a table that was put in the place of ours
+        (
+            "ALTER TRIGGER audit_index_append_only ON audit_index RENAME TO audit_other_append_only",
+            "ALTER TRIGGER audit_other_append_only ON audit_index RENAME TO audit_index_append_only",
+        ),
+    ] {
+        sqlx::raw_sql(make).execute(&admin).await.unwrap();
+        unsafe_(check_service_role(&pg.service).await);
+        sqlx::raw_sql(unmake).execute(&admin).await.unwrap();
+        check_service_role(&pg.service).await.unwrap();
+    }
     sqlx::query("ALTER TABLE audit_entry ENABLE TRIGGER audit_entry_append_only")
         .execute(&admin)
         .await

@@ -9,7 +9,7 @@ use stagedoor::server::log::{
     Beginning, CheckpointSigner, CodeRow, Condition, Effect, Event, EventType, GrantRow, Hold, KeyRow, Log,
     LogError, LogOptions, Record, Recorded, RedeemRow, Revoke, Selector, Tag,
 };
-use stagedoor::server::revoke::RevocationState;
+use stagedoor::server::revoke::{RevocationState, tidy};
 use stagedoor::server::store::Db;
 use stagedoor::token::{Act, Clock as _, GrantId};
 
@@ -418,6 +418,60 @@ both! {
         assert!(over.all.is_none() && over.kids.is_empty() && over.clients.is_empty());
         assert!(!over.sids.contains(grant.as_str()), "what would have ended by itself goes");
         assert_eq!(state.vanished(), 0);
+    }
+}
+
+both! {
+    async fn a_clock_that_ran_ahead_clears_nothing_and_is_forgotten_when_it_is_right_again(bench) {
+        let log = bench.log().await;
+        let grant = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        revoke(&log, revoking(Selector::Grant(grant.clone()))).await;
+        revoke(&log, revoking(Selector::All)).await;
+        let state = known(&bench).await;
+        let right = bench.clock.now();
+        bench.clock.jump_to(right + TimeDelta::days(1));
+        tidy(&bench.service, &*bench.clock).await.unwrap();
+        for _ in 0..480 {
+            state.refresh().await.unwrap();
+        }
+        bench.clock.jump_to(right + TimeDelta::milliseconds(250));
+        assert!(state.is_stale(), "read in the future");
+        state.refresh().await.unwrap();
+        assert!(!state.is_stale(), "as soon as it is read again");
+        for seen in [state.known(), known(&bench).await.known()] {
+            assert!(seen.sids.contains(grant.as_str()) && seen.all.is_some());
+        }
+        assert_eq!(state.vanished(), 0);
+    }
+}
+
+both! {
+    async fn a_revocation_by_person_finds_a_grant_whose_id_is_younger_than_its_place(bench) {
+        // ids are made when a request begins, places when it is recorded
+        let log = bench.log().await;
+        let slow = mint(&bench, "admin_7", "user_1");
+        bench.clock.advance(Duration::from_secs(1));
+        let fast = minted(&log, mint(&bench, "admin_7", "user_2")).await;
+        let others = (0..4096).map(|_| log.record(Record::of(Event::new(EventType::Explain))));
+        for recorded in futures_util::future::join_all(others).await {
+            recorded.unwrap();
+        }
+        let slow = minted(&log, slow).await;
+        assert_eq!(revoke(&log, revoking(actor("admin_7", None))).await.matched, 2);
+        assert!(!is_live(&log, &fast).await && !is_live(&log, &slow).await);
+    }
+}
+
+both! {
+    async fn a_key_or_client_is_ended_with_what_others_got_from_it_each_counted_once(bench) {
+        let log = bench.log().await;
+        let parent = minted(&log, mint(&bench, "admin_7", "user_1")).await;
+        let mut child = mint(&bench, "agent_1", "user_1");
+        row_mut(&mut child).parent = Some(parent);
+        let (kid, client) = (row(&child).kid.clone(), row(&child).client.clone());
+        minted(&log, child).await;
+        assert_eq!(revoke(&log, revoking(Selector::Client(client))).await.matched, 2);
+        assert_eq!(revoke(&log, revoking(Selector::Kid(kid))).await.matched, 0, "nothing is ended twice");
     }
 }
 

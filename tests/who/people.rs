@@ -150,11 +150,18 @@ on_both! {
         let body = json!({ "user_id": "user_42", "actor": { "sub": "agent_1" }, "reason": REASON });
         other.at(&replica).post("/v1/policy/explain", &body).await.fails(429, "too_many_requests");
         other.at(&replica).post("/v1/actor_tokens/redeem", &json!({ "code": "hc_0" })).await.fails(429, "too_many_requests");
+        // and so does whatever is refused before anybody is asked
+        let unknown = "act_0000000000000000000000000";
+        let approved = json!({ "user_id": "user_42", "actor_token": company.login("agent_1"), "reason": REASON, "approval": unknown });
+        other.at(&replica).mint(&approved).await.fails(429, "too_many_requests");
+        let coded = json!({ "user_id": "user_42", "actor_token": company.login("agent_1"), "reason": REASON, "delivery": "code", "approval": unknown });
+        other.at(&replica).mint(&coded).await.fails(429, "too_many_requests");
+        waits(&other.at(&replica).post(&format!("/v1/actor_tokens/{unknown}/revoke"), &json!({})).await);
         assert_eq!(replica.entries().await.len(), entries, "counted, not an entry each");
         replica.stop().await;
         let after = company.replica().await;
         let sums: u64 = after.entries().await.iter().filter_map(|e| e["detail"]["http_429"].as_u64()).sum();
-        assert_eq!(sums, 7, "and the sums are in the log");
+        assert_eq!(sums, 10, "and the sums are in the log");
         after.stop().await;
     }
 }

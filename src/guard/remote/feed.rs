@@ -246,7 +246,8 @@ impl RemoteRevocations {
         let (ready, is_ready) = watch::channel(false);
         let follower = Arc::new(Follower {
             anew: Notify::new(),
-            keys: tokio::sync::Mutex::new(FeedKeys::default()),
+            keys: ArcSwapOption::empty(),
+            fetched: tokio::sync::Mutex::default(),
             ready,
             remote: self,
         });
@@ -282,17 +283,13 @@ impl Drop for RevocationsHandle {
     }
 }
 
-#[derive(Default)]
-struct FeedKeys {
-    keys: Option<Arc<KeySet>>,
-    fetched: Option<Instant>,
-}
-
 struct Follower {
     remote: RemoteRevocations,
     /// Somebody needs a snapshot now.
     anew: Notify,
-    keys: tokio::sync::Mutex<FeedKeys>,
+    keys: ArcSwapOption<KeySet>,
+    /// When the keys were asked for last; held while they are.
+    fetched: tokio::sync::Mutex<Option<Instant>>,
     ready: watch::Sender<bool>,
 }
 
@@ -448,18 +445,22 @@ impl Follower {
 
     /// The feed's keys; fetched when there are none, or when a document names `another` one.
     async fn keys(&self, another: bool) -> Option<Arc<KeySet>> {
-        let mut kept = self.keys.lock().await;
-        let recently = kept.fetched.is_some_and(|at| at.elapsed() < KEYS_EVERY);
-        if (another || kept.keys.is_none()) && !recently {
-            kept.fetched = Some(Instant::now());
+        // documents that the keys at hand verify do not wait for others
+        if let (false, Some(keys)) = (another, self.keys.load_full()) {
+            return Some(keys);
+        }
+        let mut fetched = self.fetched.lock().await;
+        let recently = fetched.is_some_and(|at| at.elapsed() < KEYS_EVERY);
+        if (another || self.keys.load().is_none()) && !recently {
+            *fetched = Some(Instant::now());
             let url = self.url("v1/revocations/jwks");
             match self.get(&url, MAX_JWKS_BYTES).await.map(|body| KeySet::from_jwks_json(&body)) {
-                Ok(Ok(keys)) => kept.keys = Some(Arc::new(keys)),
+                Ok(Ok(keys)) => self.keys.store(Some(Arc::new(keys))),
                 Ok(Err(source)) => self.failed(&RemoteError::KeySet { url, source }, 1),
                 Err(error) => self.failed(&error, 1),
             }
         }
-        kept.keys.clone()
+        self.keys.load_full()
     }
 
     fn url(&self, path: &str) -> Url {

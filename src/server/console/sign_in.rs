@@ -18,6 +18,7 @@ use crate::server::outbound::{Answer, Call, Outbound, OutboundError, Url, percen
 use crate::token::Issuer;
 use crate::token::jws::{MAX_TOKEN_BYTES, UnverifiedJws};
 use crate::token::signer::sha256;
+use zeroize::Zeroizing;
 
 /// The cookie that holds a sign-in under way.
 pub const COOKIE: &str = "__Host-stagedoor-signin";
@@ -222,10 +223,11 @@ impl RelyingParty {
             .accept("application/json");
         if !metadata.secret_by_post {
             // RFC 6749 §2.3.1: both halves are form-encoded before they are joined.
-            let (id, secret) = (percent_encode(&self.client_id), percent_encode(self.client_secret.expose()));
-            let basic = STANDARD.encode(format!("{id}:{secret}"));
-            call =
-                call.header("authorization", &format!("Basic {basic}")).map_err(SignInError::Unreachable)?;
+            let id = percent_encode(&self.client_id);
+            let secret = Zeroizing::new(percent_encode(self.client_secret.expose()));
+            let pair = Zeroizing::new(format!("{id}:{}", *secret));
+            let basic = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
+            call = call.authorization(&basic).map_err(SignInError::Unreachable)?;
         }
         let answer = self.outbound.send(call).await.map_err(SignInError::Unreachable)?;
         if answer.status == 400 || answer.status == 401 {

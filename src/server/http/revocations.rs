@@ -94,6 +94,10 @@ pub(super) fn refused(refused: Refused) -> Problem {
         ),
         Refused::UnknownKey => invalid("kid", "names no key of this service that signs tokens"),
         Refused::UnknownClient => invalid("client_id", "names no client of this service"),
+        Refused::TooOften(seconds) => {
+            let detail = "This client was refused too often. A revocation that it may make still gets in.";
+            return Problem::new(Code::TooManyRequests, detail).retry_after(seconds);
+        }
     }
     .recorded()
 }

@@ -20,6 +20,8 @@ use crate::token::{Act, Assurance, Audience, GrantId, RequestId, Scope, Sub};
 
 /// The rule under which nothing is signed for an audience that the policy granted once.
 pub const AUDIENCE_WITHDRAWN: &str = "audience_withdrawn";
+/// How many waiting requests are looked through for those that a person may decide on.
+const MOST_LOOKED_THROUGH: u32 = 500;
 const MAX_WAITS: u32 = 4;
 
 /// What came of a request to mint.
@@ -286,7 +288,8 @@ impl IssueDesk {
         Ok(Ok(decided.unwrap_or(grant)))
     }
 
-    /// Requests on which this person may decide, newest first, of up to `limit` that wait.
+    /// Up to `limit` requests on which this person may decide, those that lapse first first; `None`: the directory
+    /// cannot be asked, and without it nobody may.
     ///
     /// # Errors
     /// The log could not be read.
@@ -294,18 +297,21 @@ impl IssueDesk {
         &self,
         approver: &ActorFacts,
         address: Option<IpAddr>,
-        limit: u32,
-    ) -> Result<Vec<Grant>, LogError> {
+        limit: usize,
+    ) -> Result<Option<Vec<Grant>>, LogError> {
         let mut out = Vec::new();
-        let open = self.log.open_requests(self.clock.now(), limit).await?;
-        for grant in open.into_iter().filter(|grant| stands(grant, ApprovalState::Waiting)) {
+        for grant in self.log.open_requests(self.clock.now(), true, MOST_LOOKED_THROUGH).await? {
             let mut event = Event::new(EventType::Approve);
-            let may = self.may_decide(&grant, approver.clone(), address, &mut event).await;
-            if may.is_ok() && !self.revocations.covers(&grant.row) {
-                out.push(grant);
+            match self.may_decide(&grant, approver.clone(), address, &mut event).await {
+                Ok(()) if !self.revocations.covers(&grant.row) => out.push(grant),
+                Err(Denial { kind: DenialKind::Unreachable, .. }) => return Ok(None),
+                Ok(()) | Err(_) => {}
+            }
+            if out.len() == limit {
+                break;
             }
         }
-        Ok(out)
+        Ok(Some(out))
     }
 
     /// Whether this person may decide on this request: somebody else than everybody in it, and the policy's

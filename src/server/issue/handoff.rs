@@ -98,6 +98,9 @@ impl IssueDesk {
     ) -> Result<Result<Outcome<Handed>, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
+        if let Err(denial) = self.not_too_often(caller) {
+            return self.refuse(event, denial).await;
+        }
         let (_working, again) = match self.begin(caller.client, key.as_ref(), now).await? {
             Begun::Refused(denial) => return self.refuse(event, denial).await,
             Begun::Again(grant) => (None, Some(grant)),

@@ -126,7 +126,7 @@ pub struct IssueDesk {
     /// Who knows tickets.
     pub tickets: Option<TicketSystem>,
     /// How often somebody may try.
-    pub limits: MintLimits,
+    pub limits: Arc<MintLimits>,
 }
 
 /// Whether somebody outside may be asked.
@@ -178,6 +178,9 @@ impl IssueDesk {
     ) -> Result<Result<Outcome<Minted>, Denial>, IssueError> {
         let now = self.clock.now();
         let mut event = first_event(caller, &ask);
+        if let Err(denial) = self.not_too_often(caller) {
+            return self.refuse(event, denial).await;
+        }
         let (_working, again) = match self.begin(caller.client, key.as_ref(), now).await? {
             Begun::First(working) => (Some(working), None),
             Begun::Again(grant) => (None, Some(grant)),
@@ -284,7 +287,6 @@ impl IssueDesk {
         if !caller.client.may(ClientScope::Issue) {
             return Err(Denial::scope(ClientScope::Issue));
         }
-        self.not_too_often(caller)?;
         let target = self.target(caller, &ask.subject, now)?;
         event.personal.subject = Some(target.id.clone());
         let mut actor = self.who(caller, ask, now, Look::Up).await?;

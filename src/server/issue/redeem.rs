@@ -14,8 +14,8 @@ use super::sign::Mold;
 use super::{Caller, Denial, IssueDesk, IssueError, Minted};
 use crate::server::clients::{Client, ClientScope};
 use crate::server::log::{
-    Beginning, Condition, Decision, Effect, Event, EventType, Grant, LogError, Personal, RedeemRow,
-    StoredCode, UnreleasedToken,
+    Beginning, CODE_REUSED, Condition, Decision, Effect, Event, EventType, Grant, LogError, Personal,
+    RedeemRow, StoredCode, UnreleasedToken,
 };
 use crate::token::signer::sha256;
 use crate::token::{ActorClaims, ClientId, Sub};
@@ -60,12 +60,12 @@ impl IssueDesk {
             personal: Personal { address: caller.address, ..Personal::default() },
             ..Event::new(EventType::Redeem)
         };
+        if let Err(denial) = self.not_too_often(caller) {
+            return self.refuse(event, denial).await;
+        }
         // who may redeem nothing learns nothing of codes; whose own code it is, is asked when it is found
         if !caller.client.may(ClientScope::Redeem) && !caller.client.may(ClientScope::Issue) {
             return self.refuse(event, Denial::scope(ClientScope::Redeem)).await;
-        }
-        if let Err(denial) = self.not_too_often(caller) {
-            return self.refuse(event, denial).await;
         }
         let begun = self.begin(caller.client, key.as_ref(), now).await?;
         let again = matches!(begun, Begun::Again(_));
@@ -160,7 +160,7 @@ impl IssueDesk {
         if !self.stands(grant, now) {
             return self.refuse(event, Denial::code("code_used")).await;
         }
-        self.revoker.end_reused(event.denied("code_used"), &grant.row.id).await?;
+        self.revoker.end_reused(event.denied(CODE_REUSED), &grant.row.id).await?;
         Ok(Err(Denial::code("code_used")))
     }
 

@@ -172,6 +172,9 @@ pub async fn retire(
     Ok(info)
 }
 
+/// How often a revocation is tried while others change the keys.
+const REVOKE_TRIES: usize = 10;
+
 /// Revokes a compromised key at once: it is published no more and nothing it signed is valid. If it was the one
 /// that signs, another takes over at once; gives it back.
 ///
@@ -184,7 +187,24 @@ pub async fn revoke(
     now: DateTime<Utc>,
     entropy: &dyn Entropy,
 ) -> Result<(KeyInfo, Option<KeyInfo>), KeyringError> {
-    let keys = opened(db, master).await?;
+    // who changes the keys meanwhile does not make the red button fail
+    for _ in 0..REVOKE_TRIES {
+        match revoke_once(db, master, kid, now, entropy).await {
+            Err(KeyringError::Changing) => {}
+            revoked => return revoked,
+        }
+    }
+    Err(KeyringError::Changing)
+}
+
+async fn revoke_once(
+    db: &Db,
+    master: &MasterKey,
+    kid: &Kid,
+    now: DateTime<Utc>,
+    entropy: &dyn Entropy,
+) -> Result<(KeyInfo, Option<KeyInfo>), KeyringError> {
+    let (version, keys) = opened_at(db, master).await?;
     let key = named(&keys, kid)?;
     if key.info.purpose == KeyPurpose::Log {
         return Err(KeyringError::LogKey);
@@ -207,7 +227,7 @@ pub async fn revoke(
         rows.push(Row::seal(&taking, &pkcs8, master, now, entropy));
         follower = Some(taking);
     }
-    row::write(db, &rows).await?;
+    write_unless_changed(db, &rows, version).await?;
     Ok((info, follower))
 }
 

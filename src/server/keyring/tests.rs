@@ -296,6 +296,23 @@ async fn a_key_that_signed_for_long_is_followed_once_however_many_replicas_look(
 }
 
 #[tokio::test]
+async fn two_keys_that_are_revoked_at_once_both_stay_revoked() {
+    // each would let the other's take over again
+    let f = fixture(Alg::Es256).await;
+    let active = f.load().await.unwrap().token_signer().unwrap().kid().clone();
+    let next = f.rotate().await.unwrap().kid;
+    let revoke = |kid| revoke(&f.db, &f.master, kid, f.clock.now(), &SystemEntropy);
+    let (one, two) = tokio::join!(revoke(&active), revoke(&next));
+    one.unwrap();
+    two.unwrap();
+    let keyring = f.load().await.unwrap();
+    let signs = keyring.token_signer().unwrap().kid().clone();
+    assert!(signs != active && signs != next);
+    let revoked = keyring.revoked_kids();
+    assert!(revoked.contains(&active) && revoked.contains(&next), "{revoked:?}");
+}
+
+#[tokio::test]
 async fn a_change_on_stale_knowledge_writes_nothing() {
     // a rotation that read the keys before one was revoked must not write that one back
     let f = fixture(Alg::Es256).await;

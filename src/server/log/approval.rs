@@ -10,6 +10,8 @@ use crate::token::GrantId;
 
 /// The rule of an entry by which a colleague said no.
 pub const REFUSED_BY_COLLEAGUE: &str = "refused_by_colleague";
+/// The rule of a second use of a handoff code that ended its grant.
+pub const CODE_REUSED: &str = "code_reused";
 
 /// How long a request waits for a colleague, and an approved one for its asker, seconds.
 pub const LAPSE_SECONDS: i64 = 30 * 60;
@@ -82,8 +84,13 @@ impl Log {
     ///
     /// # Errors
     /// The log could not be read.
-    pub async fn open_requests(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<Grant>, LogError> {
-        let found = self.db().open_requests(micros(now), i64::from(limit)).await?;
+    pub async fn open_requests(
+        &self,
+        now: DateTime<Utc>,
+        undecided: bool,
+        limit: u32,
+    ) -> Result<Vec<Grant>, LogError> {
+        let found = self.db().open_requests(micros(now), undecided, i64::from(limit)).await?;
         let records = grants::grants_at(self.db(), &found).await?;
         Ok(records.into_iter().map(Grant::read).collect::<Result<_, _>>()?)
     }

@@ -138,6 +138,8 @@ pub async fn erase(
         Whom::Actor { .. } => micros(now - retention),
     };
     let mut erased = Erased::default();
+    // what is granted from here on is not ended, and stays until the next erasure
+    let end = read::newest_head(log.db()).await.map_err(LogError::from)?.map_or(0, |head| head.size);
     if let Whom::Subject(subject) = whom {
         erased.ended = end_grants_on(log, subject, now).await?;
     }
@@ -147,7 +149,7 @@ pub async fn erase(
         let rows = private_rows(log.db(), after, CHUNK).await.map_err(LogError::from)?;
         let Some(last) = rows.last() else { break };
         after = last.idx;
-        for PrivateEntry { idx, t_us, row } in rows {
+        for PrivateEntry { idx, t_us, row } in rows.into_iter().filter(|row| row.idx < end) {
             let Ok(reduced) = whom.reduce(&row) else { continue };
             if t_us > youngest {
                 erased.too_young += 1;

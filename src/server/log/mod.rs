@@ -44,7 +44,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-pub use approval::{Approval, ApprovalRow, ApprovalState, LAPSE_SECONDS, REFUSED_BY_COLLEAGUE};
+pub use approval::{Approval, ApprovalRow, ApprovalState, CODE_REUSED, LAPSE_SECONDS, REFUSED_BY_COLLEAGUE};
 pub use checkpoint::{Checkpoint, CheckpointSigner};
 pub use error::{Fatal, LogError, OpenError};
 pub use read::{

@@ -30,6 +30,8 @@ const DOCUMENT_SECONDS: i64 = 60;
 const BEHIND: usize = 64;
 /// A resumption that would name more grants than this gets a snapshot, which is shared.
 const MAX_RESUMED: usize = 4096;
+/// How many resumptions are kept for others that begin at the same place.
+const MAX_BEGINNINGS: usize = 64;
 
 /// Why no document could be made.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +155,7 @@ impl Feed {
             }
             let (rows, now) = self.delta(last.seq).await;
             let changed = now.version != last.version;
-            if !changed && now.as_of <= last.as_of {
+            if !changed && now.as_of == last.as_of {
                 // nothing was read since: a heartbeat would be a lie
                 continue;
             }
@@ -235,10 +237,15 @@ impl Feed {
         if resumed.0 != Some(now) {
             *resumed = (Some(now), HashMap::new());
         }
-        if let Some(made) = made {
-            resumed.1.insert(from, made);
+        match made {
+            // whoever asks chooses where he begins
+            Some(made) if resumed.1.len() < MAX_BEGINNINGS => {
+                resumed.1.insert(from, made.clone());
+                Some(made)
+            }
+            Some(made) => Some(made),
+            None => resumed.1.get(&from).cloned(),
         }
-        resumed.1.get(&from).cloned()
     }
 
     /// The snapshot of what was read last, made once and shared.

@@ -24,6 +24,7 @@ pub use state::{POLL_EVERY, Published, RevocationState};
 
 use super::clients::{Client, ClientScope, Clients};
 use super::keyring::{self, Keyring, KeyringError};
+use super::limits::MintLimits;
 use super::log::{
     Condition, Decision, Effect, Event, EventType, Grant, GrantStatus, Hold, Log, LogError, Personal, Record,
     Recorded, Reserve, Revoke, Selector,
@@ -113,6 +114,8 @@ pub enum Refused {
     UnknownKey,
     /// No such client.
     UnknownClient,
+    /// The client was refused too often, and waits these seconds; counted, not recorded.
+    TooOften(u32),
 }
 
 impl Refused {
@@ -123,6 +126,7 @@ impl Refused {
             Self::Over => "grant_ended",
             Self::UnknownKey => "key_unknown",
             Self::UnknownClient => "client_unknown",
+            Self::TooOften(_) => "rate_limited",
         }
     }
 }
@@ -164,6 +168,8 @@ pub struct RevokerParts {
     pub clients: Arc<Clients>,
     /// What signs.
     pub keyring: Arc<Keyring>,
+    /// How often a client is refused at most.
+    pub limits: Arc<MintLimits>,
     /// Told when a key was replaced, so that this replica verifies what the next one signs.
     pub keys_changed: KeysChanged,
     /// What people's tags are made under, and keys sealed.
@@ -182,6 +188,7 @@ pub struct Revoker {
     own: OwnTokens,
     clients: Arc<Clients>,
     keyring: Arc<Keyring>,
+    limits: Arc<MintLimits>,
     keys_changed: KeysChanged,
     master: MasterKey,
     clock: Arc<dyn Clock>,
@@ -192,11 +199,21 @@ impl Revoker {
     /// A revoker that records in the log and tells the state.
     #[must_use]
     pub fn new(parts: RevokerParts) -> Self {
-        let RevokerParts { log, state, issuer, clients, keyring, keys_changed, master, clock, entropy } =
-            parts;
+        let RevokerParts {
+            log,
+            state,
+            issuer,
+            clients,
+            keyring,
+            limits,
+            keys_changed,
+            master,
+            clock,
+            entropy,
+        } = parts;
         let people = Arc::new(PeopleTags::new(&master));
         let own = OwnTokens::new(issuer, Arc::clone(&keyring));
-        Self { log, state, people, own, clients, keyring, keys_changed, master, clock, entropy }
+        Self { log, state, people, own, clients, keyring, limits, keys_changed, master, clock, entropy }
     }
 
     /// What stands for people in tables.
@@ -453,6 +470,10 @@ impl Revoker {
     }
 
     async fn refuse<T>(&self, event: Event, refused: Refused) -> Result<Result<T, Refused>, LogError> {
+        // a revocation always gets in; a refusal is an attempt like others, and fills the log like others
+        if let Some(wait) = event.client.as_ref().and_then(|client| self.limits.client(client)) {
+            return Ok(Err(Refused::TooOften(u32::try_from(wait.as_secs()).unwrap_or(60) + 1)));
+        }
         self.log.deny(event, refused.rule()).await?;
         Ok(Err(refused))
     }
@@ -489,10 +510,14 @@ impl Revoker {
 
 /// Writes into rows what cut-offs cover, and clears what has expired: for a task that runs each minute.
 ///
+/// What has expired is told by the log's time, too: a clock that runs ahead makes no entries, and may not
+/// clear what still refuses tokens either.
+///
 /// # Errors
 /// The database could not do it; the next run goes on.
 pub async fn tidy(db: &Db, clock: &dyn Clock) -> Result<(), super::store::StoreError> {
-    let now_us = clock.now().timestamp_micros();
+    let Some(head) = super::store::read::newest_head(db).await? else { return Ok(()) };
+    let now_us = clock.now().timestamp_micros().min(head.t_us);
     mark_rows(db, now_us).await?;
     while db.clear_expired(now_us).await? > 0 {
         tokio::task::yield_now().await;

@@ -56,6 +56,15 @@ struct RevokedGrant {
     exp_us: i64,
 }
 
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Read {
+    rows: Rows,
+    looks: u32,
+    /// The latest time there was: a clock that goes back brings nothing back that had ended.
+    latest: DateTime<Utc>,
+}
+
 /// The revocations of this service, in memory.
 pub struct RevocationState {
     db: Db,
@@ -63,7 +72,7 @@ pub struct RevocationState {
     epoch: u32,
     bound: TimeDelta,
     known: ArcSwap<Known>,
-    rows: Mutex<(Rows, u32)>,
+    read: Mutex<Read>,
     vanished: AtomicU64,
     published: watch::Sender<Published>,
 }
@@ -108,7 +117,7 @@ impl RevocationState {
             epoch,
             bound: bound.unwrap_or(TimeDelta::seconds(KNOWLEDGE_BOUND_SECONDS)),
             known: ArcSwap::from_pointee(Known { epoch, as_of, ..Known::default() }),
-            rows: Mutex::default(),
+            read: Mutex::default(),
             vanished: AtomicU64::new(0),
             published,
         };
@@ -123,31 +132,32 @@ impl RevocationState {
     pub async fn refresh(&self) -> Result<(), StoreError> {
         // one at a time, so that knowledge never moves back; whoever waited looks again, as its own
         // revocation may have been committed after the look before
-        let mut guard = self.rows.lock().await;
-        let (rows, looks) = &mut *guard;
-        let everything = looks.is_multiple_of(READ_ALL_EVERY);
-        let from = if everything { 0 } else { self.known.load().seq };
-        let as_of = self.clock.now();
+        let mut read = self.read.lock().await;
+        let (as_of, known) = (self.clock.now(), self.known.load_full());
+        // under a clock that ran ahead, what is in force looked as if it had ended
+        let everything = read.looks.is_multiple_of(READ_ALL_EVERY) || as_of < known.as_of;
+        let from = if everything { 0 } else { known.seq };
         let reading =
             match tokio::time::timeout(READ_TIMEOUT, self.db.revoked_since(from, micros(as_of))).await {
                 Ok(reading) => reading?,
                 Err(_) => return Err(StoreError::timed_out()),
             };
-        *looks = looks.wrapping_add(1);
-        self.take_in(rows, reading, as_of, everything);
+        read.looks = read.looks.wrapping_add(1);
+        self.take_in(&mut read, reading, as_of, everything);
         Ok(())
     }
 
-    fn take_in(&self, rows: &mut Rows, reading: Reading, as_of: DateTime<Utc>, everything: bool) {
+    fn take_in(&self, read: &mut Read, reading: Reading, as_of: DateTime<Utc>, everything: bool) {
+        let Read { rows, latest, .. } = read;
+        *latest = as_of.max(*latest);
         let before = self.known.load_full();
         // A log that became shorter is a database that was set back; the log itself stops for that. What
         // was refused stays refused, and nothing here moves back.
         let seq = before.seq.max(reading.end);
-        let as_of = as_of.max(before.as_of);
         let known_before = if everything { std::mem::take(rows) } else { Rows::default() };
         let fresh = rows.add(reading, as_of);
         if everything {
-            self.tell_vanished(rows.keep(known_before, as_of));
+            self.tell_vanished(rows.keep(known_before, *latest));
         }
         let mut known = Known { seq, as_of, ..Known::clone(&before) };
         let changed = everything || fresh.changed;
@@ -214,9 +224,9 @@ impl RevocationState {
 
     /// Everything in force, while `look` looks at it.
     pub async fn with_rows<T>(&self, look: impl FnOnce(&Rows, Published) -> T) -> T {
-        let guard = self.rows.lock().await;
+        let read = self.read.lock().await;
         let published = *self.published.borrow();
-        look(&guard.0, published)
+        look(&read.rows, published)
     }
 
     /// The log's epoch.

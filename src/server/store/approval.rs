@@ -128,19 +128,25 @@ impl Tx<'_> {
 }
 
 impl Db {
-    /// The positions of up to `limit` requests that wait at `now_us`, for a colleague or for their asker; those
-    /// that lapse first first.
+    /// The positions of up to `limit` requests that wait at `now_us`, for a colleague or, unless `undecided`, for their
+    /// asker; those that lapse first first.
     ///
     /// # Errors
     /// The database could not be asked.
-    pub async fn open_requests(&self, now_us: i64, limit: i64) -> Result<Vec<i64>, StoreError> {
+    pub async fn open_requests(
+        &self,
+        now_us: i64,
+        undecided: bool,
+        limit: i64,
+    ) -> Result<Vec<i64>, StoreError> {
         Ok(on_db!(self, read(pool) => {
             sqlx::query_scalar(
                 "SELECT g.idx FROM approval a JOIN actor_grant g ON g.id = a.grant_id \
-                 WHERE a.state IN ('waiting', 'approved') AND a.lapses_us > $1 AND g.revoked_at_us IS NULL \
-                 ORDER BY a.lapses_us LIMIT $2",
+                 WHERE a.state IN ('waiting', $2) AND a.lapses_us > $1 AND g.revoked_at_us IS NULL \
+                 ORDER BY a.lapses_us LIMIT $3",
             )
             .bind(now_us)
+            .bind(if undecided { "waiting" } else { "approved" })
             .bind(limit)
             .fetch_all(pool)
             .await

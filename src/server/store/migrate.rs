@@ -103,8 +103,19 @@ fn migrator(db: &Db) -> Migrator {
 /// The owner may not, or an applied migration was changed.
 pub async fn migrate(db: &Db, service_user: Option<&str>) -> Result<(), StoreError> {
     let migrator = migrator(db);
-    on_db!(db, write(pool) => migrator.run(pool).await)
-        .map_err(|error| StoreError::Unavailable(std::sync::Arc::new(error.into())))?;
+    let ran = match db {
+        Db::Sqlite(sqlite) => migrator.run(sqlite.writer()).await,
+        Db::Postgres(pg) => {
+            let mut session = pg.pool().acquire().await?;
+            // an index over a large table takes longer than any statement of the service may
+            sqlx::query("SET statement_timeout = 0").execute(&mut *session).await?;
+            let ran = migrator.run(&mut *session).await;
+            // the session's own settings, and not those of the next one, end here
+            sqlx::Connection::close(session.detach()).await?;
+            ran
+        }
+    };
+    ran.map_err(|error| StoreError::Unavailable(std::sync::Arc::new(error.into())))?;
     if let (Db::Postgres(pg), Some(user)) = (db, service_user) {
         let role = format!("\"{}\"", user.replace('"', "\"\""));
         for statement in [

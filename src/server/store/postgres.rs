@@ -25,6 +25,7 @@ const SESSION: [(&str, &str); 7] = [
 #[derive(Debug, Clone)]
 pub struct PostgresDb {
     pool: PgPool,
+    looking: PgPool,
     user: String,
 }
 
@@ -36,17 +37,23 @@ impl PostgresDb {
             .options(SESSION)
             .disable_statement_logging();
         let user = options.get_username().to_owned();
-        let pool = PgPoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool, user })
+        let pool = |connections| {
+            PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(5))
+        };
+        let looking = pool(1).connect_lazy_with(options.clone());
+        let pool = pool(8).connect_with(options).await?;
+        Ok(Self { pool, looking, user })
     }
 
     /// The connections.
     pub(crate) const fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// The connection over which revocations are looked at: slow questions of others must not make what is known of them
+    /// stale.
+    pub(crate) const fn looking(&self) -> &PgPool {
+        &self.looking
     }
 
     pub(super) fn user(&self) -> &str {

@@ -155,33 +155,54 @@ pub async fn head_at_or_before(db: &Db, start: i64, at: i64) -> Result<Option<St
 /// # Errors
 /// The database could not be asked.
 pub async fn first_at_or_after(db: &Db, t_us: i64) -> Result<Option<i64>, StoreError> {
-    let Some(newest) = newest_head(db).await? else { return Ok(None) };
-    if newest.t_us < t_us {
-        return Ok(None);
+    let newest = newest_head(db).await?.map(|head| (head.size, head.t_us));
+    let mut halving = Halving::of(newest, t_us);
+    while let Some(after) = halving.asks() {
+        let next = on_db!(db, read(pool) => {
+            sqlx::query_as(NEXT_HEAD).bind(after).fetch_optional(pool).await
+        })?;
+        halving.told(next);
     }
-    let (mut low, mut high) = (0, newest.size);
-    let mut found = None;
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let (size, prev, t): (i64, i64, i64) = on_db!(
-            db,
-            read(pool) => {
-                sqlx::query_as(
-                    "SELECT size, prev, t_us FROM audit_head WHERE size > $1 ORDER BY size LIMIT 1",
-                )
-                .bind(middle)
-                .fetch_one(pool)
-                .await
+    Ok(halving.found)
+}
+
+/// The first head after a size.
+pub(super) const NEXT_HEAD: &str =
+    "SELECT size, prev, t_us FROM audit_head WHERE size > $1 ORDER BY size LIMIT 1";
+
+/// See [`first_at_or_after`].
+pub(super) struct Halving {
+    t_us: i64,
+    low: i64,
+    high: i64,
+    /// What was found so far.
+    pub found: Option<i64>,
+}
+
+impl Halving {
+    /// Between nothing and the newest head, by size and time.
+    pub fn of(newest: Option<(i64, i64)>, t_us: i64) -> Self {
+        let high = newest.filter(|(_, newest)| *newest >= t_us).map_or(0, |(size, _)| size);
+        Self { t_us, low: 0, high, found: None }
+    }
+
+    /// After which size the next head has to be found; `None` at the end.
+    pub const fn asks(&self) -> Option<i64> {
+        if self.low < self.high { Some(self.low + (self.high - self.low) / 2) } else { None }
+    }
+
+    /// Size, the size continued and time of the first head after what was asked for.
+    pub fn told(&mut self, next: Option<(i64, i64, i64)>) {
+        let middle = self.asks().unwrap_or(self.high);
+        match next {
+            Some((_, prev, t)) if t >= self.t_us => {
+                self.found = Some(prev);
+                self.high = middle.min(prev);
             }
-        )?;
-        if t >= t_us {
-            found = Some(prev);
-            high = middle.min(prev);
-        } else {
-            low = size;
+            Some((size, ..)) => self.low = size,
+            None => self.high = middle,
         }
     }
-    Ok(found)
 }
 
 /// Entries at `positions`, newest first.

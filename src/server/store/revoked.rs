@@ -79,9 +79,10 @@ impl Db {
              WHERE disabled_at_us > $2 - 7200000000 \
              UNION ALL SELECT 'end', '', size, 0 FROM \
              (SELECT size FROM audit_head ORDER BY size DESC LIMIT 1) newest";
-        let rows: Vec<(String, String, i64, i64)> = on_db!(self, read(pool) => {
-            sqlx::query_as(SQL).bind(from).bind(now_us).fetch_all(pool).await
-        })?;
+        let rows: Vec<(String, String, i64, i64)> = match self {
+            Self::Sqlite(db) => sqlx::query_as(SQL).bind(from).bind(now_us).fetch_all(db.readers()).await,
+            Self::Postgres(db) => sqlx::query_as(SQL).bind(from).bind(now_us).fetch_all(db.looking()).await,
+        }?;
         let mut reading = Reading { end: 0, revoked: Vec::with_capacity(rows.len().saturating_sub(1)) };
         for (kind, target, value, idx) in rows {
             let revoked = match kind.as_str() {

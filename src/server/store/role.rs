@@ -70,19 +70,26 @@ async fn check_privileges(pool: &sqlx::PgPool) -> Result<(), StoreError> {
 
 async fn check_postgres_triggers(pool: &sqlx::PgPool) -> Result<(), StoreError> {
     // tgtype: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate; 'A': ENABLE ALWAYS
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-         WHERE t.tgenabled = 'A' AND NOT t.tgisinternal AND t.tgqual IS NULL
-           AND ((t.tgtype = 58 AND p.proname = 'audit_refuse')
-             OR (t.tgtype = 7 AND p.proname = 'audit_head_continues'))",
+    let found: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT t.tgname::text, t.tgenabled = 'A' AND t.tgqual IS NULL
+           AND ((t.tgtype = 58 AND p.proname = 'audit_refuse' AND t.tgname = l.name || '_append_only')
+             OR (t.tgtype = 7 AND p.proname = 'audit_head_continues' AND l.name = 'audit_head'
+                 AND t.tgname = 'audit_head_contiguous'))
+         FROM unnest($1::text[]) AS l (name) JOIN pg_trigger t ON t.tgrelid = to_regclass(l.name)
+         JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal",
     )
+    .bind(&LOG_TABLES[..])
     .fetch_all(pool)
     .await?;
     let wanted = LOG_TABLES.iter().map(|table| format!("{table}_append_only"));
     for name in wanted.chain(["audit_head_contiguous".to_owned()]) {
-        if !found.contains(&name) {
+        if !found.iter().any(|(found, ours)| *found == name && *ours) {
             return Err(StoreError::Unsafe(format!("the trigger {name} is missing or not ENABLE ALWAYS")));
         }
+    }
+    // a trigger of somebody else's on these tables could undo what ours refuse
+    if let Some((name, _)) = found.iter().find(|(_, ours)| !ours) {
+        return Err(StoreError::Unsafe(format!("the trigger {name} is not one of ours")));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use sqlx::AssertSqlSafe;
 
 use super::append::{Tx, on_tx};
 use super::approval::{StoredApproval, StoredDecision};
+use super::read::{Halving, NEXT_HEAD};
 use super::{StoreError, json};
 
 /// No grant lives longer than an hour after at most half an hour's wait for approval; this much is looked at, so that clocks and waits do not matter.
@@ -292,13 +293,13 @@ impl Tx<'_> {
             StoredSelector::Client(client) => {
                 let covered = self.covered("client", client, t_us).await?;
                 let base = "SELECT c.id FROM actor_grant c JOIN actor_grant p ON p.id = c.parent \
-                            WHERE c.parent IS NOT NULL AND p.client = $4 AND p.exp_us > $2";
+                            WHERE c.parent IS NOT NULL AND p.client = $4 AND c.client <> $4 AND p.exp_us > $2";
                 covered + self.end(revoke, t_us, base, [client, "", "", "", "[]"]).await?
             }
             StoredSelector::Kid(kid) => {
                 let covered = self.covered("kid", kid, t_us).await?;
                 let base = "SELECT c.id FROM actor_grant c JOIN actor_grant p ON p.id = c.parent \
-                            WHERE c.parent IS NOT NULL AND p.kid = $4 AND p.exp_us > $2";
+                            WHERE c.parent IS NOT NULL AND p.kid = $4 AND c.kid <> $4 AND p.exp_us > $2";
                 covered + self.end(revoke, t_us, base, [kid, "", "", "", "[]"]).await?
             }
             StoredSelector::All => self.covered("''", "", t_us).await?,
@@ -334,14 +335,27 @@ impl Tx<'_> {
         Ok(count.unsigned_abs())
     }
 
-    /// The buckets of `audit_private` (see the first migration) in which live grants' people stand, as JSON.
-    async fn live_buckets(&mut self, t_us: i64) -> Result<String, StoreError> {
-        let low: Option<i64> = on_tx!(self, (conn) => {
-            sqlx::query_scalar("SELECT idx FROM actor_grant WHERE id >= $1 ORDER BY id LIMIT 1")
-                .bind(first_live(t_us))
+    /// As [`first_at_or_after`](super::read::first_at_or_after).
+    async fn first_at_or_after(&mut self, t_us: i64) -> Result<Option<i64>, StoreError> {
+        let newest: Option<(i64, i64)> = on_tx!(self, (conn) => {
+            sqlx::query_as("SELECT size, t_us FROM audit_head ORDER BY size DESC LIMIT 1")
                 .fetch_optional(conn)
                 .await
         })?;
+        let mut halving = Halving::of(newest, t_us);
+        while let Some(after) = halving.asks() {
+            let next = on_tx!(self, (conn) => {
+                sqlx::query_as(NEXT_HEAD).bind(after).fetch_optional(conn).await
+            })?;
+            halving.told(next);
+        }
+        Ok(halving.found)
+    }
+
+    /// The buckets of `audit_private` (see the first migration) in which live grants' people stand, as JSON.
+    async fn live_buckets(&mut self, t_us: i64) -> Result<String, StoreError> {
+        // by the time of the entries, which never goes back: ids are made when a request begins, and in another order
+        let low = self.first_at_or_after(t_us - LIVE_US).await?;
         let high: i64 = on_tx!(self, (conn) => {
             sqlx::query_scalar("SELECT COALESCE(MAX(idx), 0) FROM actor_grant").fetch_one(conn).await
         })?;

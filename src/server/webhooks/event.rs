@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::server::config::{WebhookEvent, WebhookPersonal};
-use crate::server::log::LogEntry;
 use crate::server::log::checkpoint::origin;
+use crate::server::log::{CODE_REUSED, LogEntry};
 
 /// The most grants that one event names.
 pub(super) const MOST_GRANTS: i64 = 1000;
@@ -12,13 +12,14 @@ pub(super) const MOST_GRANTS: i64 = 1000;
 /// What an entry is to a receiver; `None`: nothing.
 ///
 /// A token that comes by a handoff code begins when the code is redeemed, one that a colleague has to approve
-/// when it is gone on with: until then there is none. A code that is used twice is refused *and* ends its grant: the end is what somebody has to know.
+/// when it is gone on with: until then there is none. A code that is used twice is refused *and* ends its grant, if that
+/// is not over: the end is what somebody has to know.
 pub(super) fn kind(entry: &LogEntry) -> Option<WebhookEvent> {
     let text = |name| entry.body.as_ref()?.get(name)?.as_str();
     let signed = entry.body.as_ref()?.get("signed_sha256").is_some();
     match (text("typ")?, text("decision")) {
         ("issue" | "redeem", Some("granted")) if signed => Some(WebhookEvent::GrantStarted),
-        ("redeem", Some("denied")) if text("rule") == Some("code_used") => Some(WebhookEvent::GrantEnded),
+        ("redeem", Some("denied")) if text("rule") == Some(CODE_REUSED) => Some(WebhookEvent::GrantEnded),
         ("issue", Some("pending")) => Some(WebhookEvent::GrantRequested),
         ("issue" | "redeem" | "approve", Some("denied")) => Some(WebhookEvent::GrantDenied),
         ("revoke", Some("granted")) => Some(WebhookEvent::GrantEnded),

@@ -183,9 +183,10 @@ impl Webhooks {
 impl Hook {
     async fn run(&self, mut closing: watch::Receiver<bool>) {
         let mut growth = self.log.growth();
-        let mut held = None;
+        let mut held: Option<Held> = None;
         let mut failures = 0;
         while !*closing.borrow() {
+            let before = held.as_ref().map(|held| held.next);
             let wait = match self.round(&mut held, &closing).await {
                 Ok(Round::More) => {
                     failures = 0;
@@ -194,6 +195,9 @@ impl Hook {
                 Ok(Round::Idle) => POLL,
                 Ok(Round::IdleUnkept) => KEEP_EVERY,
                 Ok(Round::Refused(why)) => {
+                    // what came through before it says that the receiver is there
+                    let advanced = before.is_some() && held.as_ref().map(|held| held.next) > before;
+                    failures = if advanced { 0 } else { failures };
                     let wait = self.refused(&why, failures);
                     failures += 1;
                     tokio::select! {

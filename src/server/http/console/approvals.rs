@@ -14,7 +14,7 @@ use crate::server::issue::{ApproveAsk, IssueError};
 use crate::token::GrantId;
 
 /// Requests looked at for one page.
-const MOST: u32 = 50;
+const MOST: usize = 50;
 
 /// The query of the page.
 #[derive(Deserialize)]
@@ -37,6 +37,9 @@ async fn show(app: &App, visit: &Visit, message: Option<(&str, &str)>) -> Result
     let console = console(app)?;
     let approver = visit.viewer.session.facts();
     let found = app.desk.requests_for(&approver, visit.address, MOST).await.map_err(log_away)?;
+    let Some(found) = found else {
+        return Err(Trouble::Unavailable("The directory cannot be asked at the moment. Try again."));
+    };
     let mut requests = Vec::with_capacity(found.len());
     for grant in found {
         let user = match &grant.subject {

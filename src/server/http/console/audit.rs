@@ -113,7 +113,7 @@ async fn attempts(app: &App, filter: &EntryFilter, now: DateTime<Utc>) -> Result
         return Ok(None);
     }
     let until = filter.until.unwrap_or(now);
-    let since = filter.since.unwrap_or(until - CHART_SPAN);
+    let since = filter.since.or_else(|| until.checked_sub_signed(CHART_SPAN)).unwrap_or(until);
     let counted =
         EntryFilter { typ: Some("issue".into()), since: Some(since), until: filter.until, ..filter.clone() };
     let (rows, cut) = collect(app, &counted, MOST_COUNTED).await?;

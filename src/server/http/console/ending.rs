@@ -77,5 +77,6 @@ const fn in_words(refused: Refused) -> &'static str {
         Refused::Over => "This grant is over already.",
         Refused::UnknownKey => "No key of this id signs tokens. Nothing was revoked.",
         Refused::UnknownClient => "There is no client by this id. Nothing was revoked.",
+        Refused::TooOften(_) => "Too many attempts. Nothing was revoked. Try again in a minute.",
     }
 }

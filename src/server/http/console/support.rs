@@ -101,7 +101,7 @@ async fn running(app: &App, visit: &Visit) -> Result<Vec<Grant>, Trouble> {
 
 /// The visitor's own requests that wait, for a colleague or, approved, for himself.
 async fn waiting(app: &App, visit: &Visit) -> Result<Vec<Grant>, Trouble> {
-    let open = app.log.open_requests(visit.now, MOST_REQUESTS).await.map_err(log_away)?;
+    let open = app.log.open_requests(visit.now, false, MOST_REQUESTS).await.map_err(log_away)?;
     Ok(open.into_iter().filter(|grant| is_his(grant, visit) && !app.revocations.covers(&grant.row)).collect())
 }
 
