@@ -423,6 +423,7 @@ fn grants_end_at_the_terminal_and_with_their_client_and_their_key() {
         &["token", "revoke"][..],
         &["token", "revoke", "act_0", "--all"],
         &["token", "revoke", "--iss", "x", "act_0"],
+        &["token", "revoke", "--iss", "x", "--user", "user_42", "--reason", "Drill"],
     ] {
         assert!(!run(wrong).status.success(), "{wrong:?}");
     }

@@ -225,12 +225,17 @@ async fn a_slow_provider_holds_up_nobody_and_a_dead_one_leaves_its_keys() {
     assert!(status.last_error.unwrap().contains("did not answer within 3 s"));
 
     idp.control("slow?ms=0").await;
+    idp.control("rotate").await;
+    let of_a_new_key = idp.service_token(US).await;
     idp.control("down?yes=1").await;
     stage.clock.push(60);
     stage.actors.refresh().await;
     let status = stage.actors.status().remove(0).1;
     assert!(status.last_error.unwrap().contains("503"));
     assert!(stage.verify(&token, Declared::Jwt).await.is_ok(), "its last good keys are kept");
+    let issuer = Issuer::try_from(idp.issuer()).unwrap();
+    let got = stage.verify(&of_a_new_key, Declared::Jwt).await.map(drop);
+    assert_eq!(got, Err(ActorTokenError::Unreachable { issuer }), "it may be a new key: to be asked again");
 
     let never_knew = Stage::ready(&idp, |_| {}).await;
     let issuer = Issuer::try_from(idp.issuer()).unwrap();

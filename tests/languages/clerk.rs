@@ -148,6 +148,14 @@ async fn tokens_of_profile_clerk_are_for_clerks_verifiers_alone() {
     let narrower = json!({ "user_id": "user_42", "actor": { "sub": "admin_7" }, "scope": "read" });
     let (status, refused) = post("/v1/actor_tokens", &clerk.secret, narrower).await;
     assert_eq!((status, &refused["errors"][0]["code"]), (403, &json!("policy_denied")), "{refused}");
+    let for_one =
+        json!({ "user_id": "user_42", "actor": { "sub": "admin_7" }, "audience": "https://api.example.com" });
+    let (status, refused) = post("/v1/actor_tokens", &clerk.secret, for_one).await;
+    assert_eq!(
+        (status, &refused["errors"][0]["code"]),
+        (403, &json!("policy_denied")),
+        "never ignored: {refused}"
+    );
 
     for secret in [&clerk.secret, &other.secret] {
         let (status, said) = post("/v1/actor_tokens/verify", secret, json!({ "token": token })).await;

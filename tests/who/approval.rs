@@ -276,7 +276,7 @@ on_both! {
 
         let (again, id) = asked(&company, &tool, &replica, "user_42").await;
         api.post(&format!("/v1/actor_tokens/{id}/revoke"), &json!({})).await.ok();
-        approve(&id).await.fails(403, "policy_denied");
+        approve(&id).await.fails(409, "approval_not_waiting");
         api.mint(&again).await.fails(403, "policy_denied");
         assert_eq!(replica.recorded("approve", "denied", "grant_ended").await, 1);
 
@@ -332,7 +332,7 @@ on_both! {
         let (granted, approved) = asked(&company, &tool, &replica, "user_43").await;
         replica.approve(&company.login("agent_2"), &approved, &json!({})).await.ok();
         company.clock.on(30 * 60 + 1);
-        replica.approve(&company.login("agent_2"), &waiting, &json!({})).await.fails(403, "policy_denied");
+        replica.approve(&company.login("agent_2"), &waiting, &json!({})).await.fails(409, "approval_not_waiting");
         for body in [again, granted] {
             let fresh = with(body, json!({ "actor_token": company.login("agent_1") }));
             let refused = tool.at(&replica).mint(&fresh).await;
@@ -389,7 +389,7 @@ on_both! {
             let yes = tokio::spawn(async move { api.post(&path, &json!({})).await.status });
             let (api, path) = (tool.at(&two), format!("/v1/actor_tokens/{id}/revoke"));
             let stop = tokio::spawn(async move { api.post(&path, &json!({})).await.status });
-            assert!([200, 403].contains(&yes.await.unwrap().as_u16()));
+            assert!([200, 409].contains(&yes.await.unwrap().as_u16()));
             assert_eq!(stop.await.unwrap(), 200);
             tool.at(&one).mint(&again).await.fails(403, "policy_denied");
         }

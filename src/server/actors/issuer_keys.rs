@@ -16,6 +16,8 @@ use crate::token::{Clock, Issuer};
 pub const REFRESH_SECONDS: u64 = 300;
 /// How often keys are fetched at most, whatever happens, seconds: a flood of unknown `kid`s makes one fetch.
 pub const MIN_FETCH_INTERVAL_SECONDS: u64 = 60;
+/// The same while no keys were ever fetched.
+const FIRST_FETCH_INTERVAL_SECONDS: u64 = 5;
 /// How long keys are used after the last fetch that succeeded, seconds.
 pub const KEEP_SECONDS: u64 = 3_600;
 
@@ -124,7 +126,7 @@ impl IssuerKeys {
     /// Fetches when the keys are old, or the last fetch failed; waits for the end of it.
     pub(super) async fn refresh_if_due(self: &Arc<Self>) {
         let known = self.known.load().as_ref().map(|known| known.as_of);
-        let failed = self.lock().last_error.is_some();
+        let failed = self.failed();
         let old = known.is_none_or(|as_of| {
             self.clock.monotonic().saturating_sub(as_of) >= Duration::from_secs(REFRESH_SECONDS)
         });
@@ -133,7 +135,13 @@ impl IssuerKeys {
         }
     }
 
-    /// Has the keys fetched unless that was done less than [`MIN_FETCH_INTERVAL_SECONDS`] ago, and waits for a
+    /// Whether the last fetch failed.
+    pub(super) fn failed(&self) -> bool {
+        self.lock().last_error.is_some()
+    }
+
+    /// Has the keys fetched unless that was done less than [`MIN_FETCH_INTERVAL_SECONDS`] ago (five seconds, while there are
+    /// none: nobody gets in before), and waits for a
     /// fetch that is under way, at most as long as one may take.
     pub(super) async fn look_again(self: &Arc<Self>) {
         let mut ended = self.ended.subscribe();
@@ -151,7 +159,9 @@ impl IssuerKeys {
         if fetching.under_way {
             return true;
         }
-        let interval = Duration::from_secs(MIN_FETCH_INTERVAL_SECONDS);
+        let none = self.known.load().is_none();
+        let interval =
+            Duration::from_secs(if none { FIRST_FETCH_INTERVAL_SECONDS } else { MIN_FETCH_INTERVAL_SECONDS });
         if fetching.last_began.is_some_and(|began| now.saturating_sub(began) < interval) {
             return false;
         }

@@ -372,7 +372,12 @@ impl Actors {
         }
         issuer.keys.look_again().await;
         let set = issuer.keys.current().ok_or_else(unreachable)?;
-        Ok(Arc::clone(jws.verify(&set)?))
+        match jws.verify(&set) {
+            Ok(key) => Ok(Arc::clone(key)),
+            // it may be a new key of an issuer that does not answer
+            Err(Invalid::KeyUnknown | Invalid::KeyAmbiguous) if issuer.keys.failed() => Err(unreachable()),
+            Err(invalid) => Err(invalid.into()),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub enum ApiError {
     )]
     NoSecret,
     /// Nobody there, or too slow.
-    #[error("{url} did not answer; check that the server runs, or name it with --url")]
+    #[error("{url} did not answer; check that the server runs, or name it with STAGEDOOR_URL")]
     Unreachable {
         /// Which server.
         url: String,

@@ -63,7 +63,7 @@ pub struct Form {
     #[arg(long, value_delimiter = ',', value_name = "SCOPE")]
     scopes: Option<Vec<String>>,
     /// What it mints and verifies for; the first is its default
-    #[arg(long, num_args = 1.., value_name = "URI")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "URI")]
     audience: Option<Vec<String>>,
     /// Actors it may name without proof: SUB or ISS#SUB, where * is any run of characters
     #[arg(long, num_args = 1.., value_name = "PATTERN")]
@@ -75,7 +75,7 @@ pub struct Form {
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
     /// Browser origin of its product
-    #[arg(long, num_args = 1.., value_name = "ORIGIN")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "ORIGIN")]
     origin: Option<Vec<String>>,
     /// Where handoff codes are taken; {code} after the # only
     #[arg(long, value_name = "TEMPLATE")]

@@ -198,7 +198,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // `… | head` closes the pipe early: that is no failure of ours
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", output::plain(&output::chain(&error)));
+            let lines = output::chain(&error);
+            eprintln!("error: {}", lines.lines().map(output::plain).collect::<Vec<_>>().join("\n"));
             ExitCode::from(match &error {
                 CliError::Policy(error) => error.exit_code(),
                 _ if could_not_look => 2,

@@ -21,7 +21,7 @@ pub struct Revoke {
     #[arg(long, value_name = "SUB", group = "what")]
     actor: Option<String>,
     /// With --actor: only where this issuer names him
-    #[arg(long, value_name = "ISS", requires = "actor")]
+    #[arg(long, value_name = "ISS", requires = "actor", conflicts_with_all = ["grant", "user", "client", "kid", "all"])]
     iss: Option<String>,
     /// Every grant to act as this user
     #[arg(long, value_name = "ID", group = "what")]

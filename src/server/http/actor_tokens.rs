@@ -19,7 +19,7 @@ use crate::server::issue::{
     self, Ask, CodeChallenge, Denial, DenialKind, Handed, Handoff, IssueError, Minted, Outcome, Requested,
     Subject, Waiting,
 };
-use crate::server::log::{Cursor, Grant, GrantFilter, GrantStatus, LogError};
+use crate::server::log::{Cursor, EventType, Grant, GrantFilter, GrantStatus, LogError};
 use crate::server::policy::Refusal;
 use crate::token::{Audience, ClientId, GrantId, Scope, Sub};
 
@@ -152,12 +152,13 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
     let caller = authenticate(&app, &request)?;
     super::edge::json_body(&request, &body)?;
     let mut fields = Fields::parse(&body)?;
-    let read = read_delivery(&mut fields).and_then(|delivery| Ok((delivery, read_ask(fields)?)));
-    let (delivery, ask) = match read {
+    let read = read_delivery(&mut fields).and_then(|delivery| {
+        Ok((delivery, read_ask(fields)?, once::key(&app, &caller.client, &request, &body)?))
+    });
+    let (delivery, ask, key) = match read {
         Ok(read) => read,
-        Err(problem) => return Err(malformed(&app, &caller, problem).await),
+        Err(problem) => return Err(malformed(&app, &caller, EventType::Issue, problem).await),
     };
-    let key = once::key(&app, &caller.client, &request, &body)?;
     let minted = match delivery {
         Delivery::Token => {
             let minted = app.desk.mint(&issue_caller(&caller), ask, key).await.map_err(not_answered)?;
@@ -188,11 +189,11 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
 }
 
 /// A parsed body that is no attempt (422) is a recorded denial, too (contract.md §3).
-async fn malformed(app: &App, caller: &Caller, problem: Problem) -> Problem {
+pub(super) async fn malformed(app: &App, caller: &Caller, typ: EventType, problem: Problem) -> Problem {
     if problem.code.status() != StatusCode::UNPROCESSABLE_ENTITY {
         return problem;
     }
-    match app.desk.refuse_malformed(&issue_caller(caller), problem.code.as_str()).await {
+    match app.desk.refuse_malformed(&issue_caller(caller), typ, problem.code.as_str()).await {
         Ok(Ok(())) => problem.recorded(),
         Ok(Err(denial)) => denied(denial),
         Err(error) => not_answered(error),

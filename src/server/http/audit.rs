@@ -23,6 +23,15 @@ const FILTERS: &[&str] = &[
     "cursor", "personal",
 ];
 
+/// What a look at entries tells of people.
+#[derive(Clone, Copy)]
+struct Look {
+    /// They are named.
+    shown: bool,
+    /// It concerns them.
+    tells: bool,
+}
+
 /// GET `/v1/audit/entries`.
 pub async fn entries(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
@@ -30,22 +39,23 @@ pub async fn entries(app: App, request: HttpRequest) -> Result<HttpResponse, Pro
     let query = Query::parse(request.query_string(), FILTERS)?;
     let filter = read_filter(&query)?;
     let wanted = query.word("personal", &["true", "false"])? != Some("false");
+    let shown = caller.client.may(ClientScope::AuditReadPersonal) && wanted;
     // a filter on a person tells about him even where nobody is named: that look is recorded too
-    let personal = caller.client.may(ClientScope::AuditReadPersonal) && (wanted || filter.is_personal());
+    let look = Look { shown, tells: shown || filter.is_personal() };
     if filter.is_personal() {
         // A filter on a person tells what concerns him, even when his id is not shown.
         caller.require(ClientScope::AuditReadPersonal)?;
     }
     if wants_ndjson(request.headers().get(ACCEPT)) {
-        return ndjson(&app, &caller, &query, &filter, personal).await;
+        return ndjson(&app, &caller, &query, &filter, look).await;
     }
     if query.text("from").is_some() {
         return Err(bad("from", "goes with Accept: application/x-ndjson; page with `cursor` here"));
     }
     let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
     let limit = query.limit(PAGE.0, PAGE.1)?;
-    let page = app.log.entries(&filter, cursor, limit, personal).await.map_err(log_unreadable)?;
-    record_view(&app, &caller, personal, page.rows.len()).await?;
+    let page = app.log.entries(&filter, cursor, limit, look.shown).await.map_err(log_unreadable)?;
+    record_view(&app, &caller, look.tells, page.rows.len()).await?;
     let rows: Vec<Value> = page.rows.iter().map(row).collect();
     json_answer(&json!({ "object": "list", "entries": rows, "next_cursor": page.next }))
 }
@@ -56,15 +66,15 @@ async fn ndjson(
     caller: &Caller,
     query: &Query,
     filter: &EntryFilter,
-    personal: bool,
+    look: Look,
 ) -> Result<HttpResponse, Problem> {
     if query.text("cursor").is_some() {
         return Err(bad("cursor", "belongs to the JSON list; go on with `from` here"));
     }
     let from = query.number("from")?.unwrap_or(0);
     let limit = query.limit(STREAM.0, STREAM.1)?;
-    let rows = app.log.entries_from(filter, from, limit, personal).await.map_err(log_unreadable)?;
-    record_view(app, caller, personal, rows.len()).await?;
+    let rows = app.log.entries_from(filter, from, limit, look.shown).await.map_err(log_unreadable)?;
+    record_view(app, caller, look.tells, rows.len()).await?;
     let mut text = String::with_capacity(rows.len() * 512);
     for entry in &rows {
         text.push_str(&row(entry).to_string());
@@ -81,7 +91,7 @@ pub(super) fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
         decision: query.word("decision", &["granted", "denied", "pending"])?.map(str::to_owned),
         rule: query.text("rule").map(str::to_owned),
         ticket: query.text("ticket").map(str::to_owned),
-        typ: query.text("typ").map(str::to_owned),
+        typ: query.word("typ", EventType::WORDS)?.map(str::to_owned),
         since: query.time("since")?,
         until: query.time("until")?,
     })

@@ -86,6 +86,8 @@ impl Fields {
         let full = self.name(name);
         match value.as_u64() {
             Some(n) if n > 0 => Ok(Some(u32::try_from(n).unwrap_or(u32::MAX))),
+            // larger than any number of 64 bits, and as good as the largest
+            None if value.as_f64().is_some_and(|n| n > 1e18) => Ok(Some(u32::MAX)),
             _ => Err(invalid(full, "must be a whole number greater than zero")),
         }
     }

@@ -36,7 +36,7 @@ pub async fn forward_auth(app: App, request: HttpRequest) -> HttpResponse {
         Ok(token) => {
             let who = Identity::new(token, false);
             if let Some(grant) = &who.grant {
-                app.sightings.saw(grant, None, "forward_auth", None, app.clock.monotonic());
+                app.sightings.saw(grant, None, "forward_auth", None, &*app.clock);
             }
             passed(&who)
         }

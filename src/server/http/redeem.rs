@@ -5,12 +5,13 @@ use actix_web::{HttpRequest, HttpResponse};
 use zeroize::Zeroizing;
 
 use super::App;
-use super::actor_tokens::{denied, issue_caller, minted_answer, not_answered};
+use super::actor_tokens::{denied, issue_caller, malformed, minted_answer, not_answered};
 use super::caller::authenticate;
 use super::fields::{Fields, invalid, missing};
 use super::once;
 use super::problem::Problem;
 use crate::server::issue::RedeemAsk;
+use crate::server::log::EventType;
 use crate::token::Sub;
 
 /// The longest code looked at, bytes.
@@ -20,8 +21,12 @@ const MAX_CODE: usize = 255;
 pub async fn redeem(app: App, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
     super::edge::json_body(&request, &body)?;
-    let ask = read_ask(Fields::parse(&body)?)?;
-    let key = once::key(&app, &caller.client, &request, &body)?;
+    let fields = Fields::parse(&body)?;
+    let read = read_ask(fields).and_then(|ask| Ok((ask, once::key(&app, &caller.client, &request, &body)?)));
+    let (ask, key) = match read {
+        Ok(read) => read,
+        Err(problem) => return Err(malformed(&app, &caller, EventType::Redeem, problem).await),
+    };
     let redeemed = app.desk.redeem(&issue_caller(&caller), ask, key).await.map_err(not_answered)?;
     minted_answer(&redeemed.map_err(denied)?)
 }

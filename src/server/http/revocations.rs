@@ -131,7 +131,7 @@ pub async fn snapshot(app: App, request: HttpRequest) -> Result<HttpResponse, Pr
         .get_all(header::IF_NONE_MATCH)
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|one| one.trim().trim_start_matches("W/") == etag);
+        .any(|one| matches!(one.trim(), "*") || one.trim().trim_start_matches("W/") == etag);
     let mut response = if same { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((header::ETAG, etag))

@@ -52,7 +52,7 @@ pub(super) async fn still_granted(
         Err(Withdrawn { denial, policy }) => Some(RefusedUse { rule: denial.rule, policy }),
     };
     let granted = refused.is_none();
-    app.sightings.saw(grant, Some(&caller.client.id), by, refused, app.clock.monotonic());
+    app.sightings.saw(grant, Some(&caller.client.id), by, refused, &*app.clock);
     Ok(granted)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::server::actors::Declared;
 use crate::server::clients::{Client, ClientScope};
-use crate::server::policy::{ActorFacts, Refusal};
+use crate::server::policy::{ActorFacts, Refusal, builtin};
 use crate::token::{Audience, GrantId, Scope, Sub};
 
 /// How the request names the actor.
@@ -291,6 +291,14 @@ impl Denial {
     }
 
     /// Too many attempts by `whom`.
+    pub fn clerk_audience() -> Self {
+        Self::by_rule(
+            builtin::CLERK_FULL_ACCESS,
+            "A token of profile clerk is for nobody in particular: leave `audience` out.",
+        )
+    }
+
+    /// Too many attempts.
     pub fn rate_limited(whom: &str, wait: std::time::Duration) -> Self {
         let retry_after_seconds = u32::try_from(wait.as_secs()).unwrap_or(60).saturating_add(1);
         Self {

@@ -223,6 +223,7 @@ impl IssueDesk {
     pub async fn refuse_malformed(
         &self,
         caller: &Caller<'_>,
+        typ: EventType,
         rule: &str,
     ) -> Result<Result<(), Denial>, IssueError> {
         if let Err(denial) = self.not_too_often(caller) {
@@ -232,7 +233,7 @@ impl IssueDesk {
             client: Some(caller.client.id.clone()),
             req: Some(caller.request.clone()),
             personal: Personal { address: caller.address, ..Personal::default() },
-            ..Event::new(EventType::Issue)
+            ..Event::new(typ)
         };
         self.log.deny(event, rule).await?;
         Ok(Ok(()))

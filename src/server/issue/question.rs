@@ -30,8 +30,10 @@ impl IssueDesk {
             (Some(parent), Some(asked)) if asked.iter().any(|a| !parent.aud.contains(a)) => {
                 return Err(Denial::wider_audience());
             }
-            // Profile `clerk` has no `aud`: its SDKs refuse tokens that have one (contract.md §6).
-            (None, _) if client.profile == Profile::Clerk => Vec::new(),
+            // Profile `clerk` has no `aud`: its SDKs refuse tokens that have one (contract.md §6). For somebody only would be
+            // narrower than what it can say.
+            (None, Some(_)) if client.profile == Profile::Clerk => return Err(Denial::clerk_audience()),
+            (None, None) if client.profile == Profile::Clerk => Vec::new(),
             (_, asked) => attempt::audience(client, asked.as_deref())?,
         };
         let scope = match (&target.parent, &ask.scope) {

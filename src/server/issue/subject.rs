@@ -13,6 +13,8 @@ use crate::token::{Act, Assurance, Audience, GrantId, Scope, Sub};
 const MAX_SUBJECT_TOKEN_BYTES: usize = 8 * 1024;
 /// How far two machines' clocks may differ.
 const LEEWAY: TimeDelta = TimeDelta::seconds(5);
+/// How long a client's own JWT may live: as long as one that it proves itself with (PK-3, PK-8).
+const MAX_LIFE: TimeDelta = TimeDelta::minutes(5);
 
 /// The target user, and what bounds acting for him.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +132,8 @@ impl IssueDesk {
             _ => return Err(wrong("aud must be this service alone")),
         }
         let exp = claims.get("exp").and_then(Value::as_i64).ok_or_else(|| wrong("exp is missing"))?;
-        if exp <= (now - LEEWAY).timestamp() {
-            return Err(wrong("it has expired"));
+        if exp <= (now - LEEWAY).timestamp() || exp > (now + MAX_LIFE + LEEWAY).timestamp() {
+            return Err(wrong("it has expired, or lives longer than five minutes"));
         }
         for name in ["nbf", "iat"] {
             if claims.get(name).is_some_and(|t| t.as_i64().is_none_or(|t| t > (now + LEEWAY).timestamp())) {
@@ -139,8 +141,8 @@ impl IssueDesk {
             }
         }
         let sub = text(&claims, "sub").ok_or_else(|| wrong("sub is missing"))?;
-        if claims.contains_key("act") {
-            return Err(wrong("it carries act"));
+        if claims.contains_key("act") || claims.contains_key("cnf") {
+            return Err(wrong("it carries act or cnf"));
         }
         Ok(Target {
             id: Sub::try_from(sub).map_err(|_| wrong("sub is not an id"))?,

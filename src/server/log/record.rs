@@ -53,6 +53,28 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// The words there are.
+    pub const WORDS: &'static [&'static str] = &[
+        Self::Issue.as_str(),
+        Self::Redeem.as_str(),
+        Self::Revoke.as_str(),
+        Self::Approve.as_str(),
+        Self::Policy.as_str(),
+        Self::View.as_str(),
+        Self::Use.as_str(),
+        Self::Explain.as_str(),
+        Self::Start.as_str(),
+        Self::Stop.as_str(),
+        Self::Config.as_str(),
+        Self::Key.as_str(),
+        Self::Heartbeat.as_str(),
+        Self::Erase.as_str(),
+        Self::Prune.as_str(),
+        Self::Suppressed.as_str(),
+        Self::Epoch.as_str(),
+        Self::Anomaly.as_str(),
+    ];
+
     /// The word in the entry's body.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -16,6 +16,8 @@ use crate::token::{ClientId, Clock, GrantId};
 
 /// One use of a token is recorded in this time.
 pub const ONCE_IN: Duration = Duration::from_mins(1);
+/// The member of a use's `detail` that says when the token was shown, microseconds.
+pub const USED_AT: &str = "at";
 /// Tokens remembered as seen; beyond it some are looked for in the log again.
 const REMEMBERED: usize = 100_000;
 /// Sightings that may wait to be recorded; more are let go.
@@ -32,6 +34,7 @@ struct Sighting {
     client: Option<ClientId>,
     by: &'static str,
     refused: Option<RefusedUse>,
+    at: DateTime<Utc>,
 }
 
 /// Why a token that is valid was refused: the policy would not give its grant any more.
@@ -59,15 +62,16 @@ impl Default for Sightings {
 
 impl Sightings {
     /// A valid token of `grant` was shown, to `client` or to a gate; `by` says where. Refusals are sampled apart
-    /// from uses. `now` is [`Clock::monotonic`].
+    /// from uses.
     pub fn saw(
         &self,
         grant: &str,
         client: Option<&ClientId>,
         by: &'static str,
         refused: Option<RefusedUse>,
-        now: Duration,
+        clock: &dyn Clock,
     ) {
+        let now = clock.monotonic();
         let key = (grant.to_owned(), refused.is_some());
         if self.seen.get(&key, now).is_some() {
             return;
@@ -75,7 +79,8 @@ impl Sightings {
         let Ok(grant) = GrantId::try_from(grant) else { return };
         self.seen.put(key, (), now + ONCE_IN);
         // a full queue loses samples, never requests
-        let _ = self.queue.try_send(Sighting { grant, client: client.cloned(), by, refused });
+        let _ =
+            self.queue.try_send(Sighting { grant, client: client.cloned(), by, refused, at: clock.now() });
     }
 
     /// Records what is seen, until the process ends. A second call returns at once.
@@ -108,7 +113,9 @@ async fn record_one(log: &Log, sighting: Sighting, now: DateTime<Utc>) -> Result
     if entries.iter().any(|entry| entry.t_us > since && used(&entry.body)) {
         return Ok(());
     }
-    let detail = Map::from_iter([("by".to_owned(), sighting.by.into())]);
+    // it is recorded a moment later: what was stopped in between must not look as if it was accepted afterwards
+    let at = micros(sighting.at).into();
+    let detail = Map::from_iter([("by".to_owned(), sighting.by.into()), (USED_AT.to_owned(), at)]);
     let event = Event {
         grant: Some(sighting.grant),
         client: sighting.client,

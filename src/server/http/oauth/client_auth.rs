@@ -52,9 +52,9 @@ pub fn authenticate(service: &Service, request: &HttpRequest, form: &Form) -> Re
         Err(error) => match service.failures.failed(arrival.address) {
             Some(wait) if error.error == "invalid_client" => Err(OAuthError {
                 status: actix_web::http::StatusCode::TOO_MANY_REQUESTS,
-                challenge: None,
                 retry_after_seconds: Some(u32::try_from(wait.as_secs()).unwrap_or(60).max(1)),
-                ..OAuthError::invalid_client(
+                ..OAuthError::new(
+                    "temporarily_unavailable",
                     "too many failed credentials from this address; wait, then try again",
                 )
             }),

@@ -4,7 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::{EntryFilter, Grant, LogEntry};
-use crate::server::log::{Log, LogError, REFUSED_BY_COLLEAGUE};
+use crate::server::log::sightings::USED_AT;
+use crate::server::log::{EventType, Log, LogError, REFUSED_BY_COLLEAGUE};
 
 /// What an entry means in the life of its grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,15 @@ impl Step {
     }
 }
 
+/// When what `entry` says happened: a use is recorded a moment after it was seen.
+fn when(entry: &LogEntry) -> DateTime<Utc> {
+    let seen = || {
+        let body = entry.body.as_ref().filter(|body| body["typ"] == EventType::Use.as_str())?;
+        DateTime::from_timestamp_micros(body["detail"][USED_AT].as_i64()?)
+    };
+    seen().unwrap_or(entry.time)
+}
+
 /// A step, when it was taken, and the entry that says so.
 #[derive(Debug, Clone)]
 pub struct Stage {
@@ -108,7 +118,7 @@ impl Log {
         let entries = self.entries_of_grant(&grant.row.id, personal).await?;
         let mut stages: Vec<Stage> = entries
             .into_iter()
-            .map(|entry| Stage { step: Step::of(&entry), at: entry.time, entry: Some(entry) })
+            .map(|entry| Stage { step: Step::of(&entry), at: when(&entry), entry: Some(entry) })
             .collect();
         let stopped = stages.iter().any(|stage| stage.step == Step::Stopped);
         if let Some(at) = grant.revoked_at.filter(|_| !stopped) {
