@@ -70,6 +70,7 @@ async fn ratios() {
             };
             let (running, secret) = service(&url, &owner, dir.path(), batch).await;
             let before = running.service.log.stats();
+            let wal = wal_bytes(&owner).await;
             let (load, cpu) =
                 measure(running.address, request(running.address, "/v1/actor_tokens", &secret)).await;
             let after = running.service.log.stats();
@@ -78,6 +79,10 @@ async fn ratios() {
                 let mints = (after.records - before.records) as f64;
                 let commits = (after.commits - before.commits) as f64;
                 figure(&format!("mint, {name}: mints a commit"), mints / commits, "", Asked::AtLeast(8.0));
+                if let (Some(before), Some(after)) = (wal, wal_bytes(&owner).await) {
+                    let each = (after - before) as f64 / mints / 1e3;
+                    figure("mint, postgres: bytes of WAL a mint", each, "kB", Asked::Nothing);
+                }
             }
             seen.push(load.per_second);
             running.stop().await.expect("a clean stop");
@@ -87,6 +92,14 @@ async fn ratios() {
         let asked = if name("").contains("sqlite") { Asked::AtLeast(0.4) } else { Asked::Nothing };
         figure(&name("the ceiling"), seen[0] / most.per_second, "x", asked);
     }
+}
+
+/// How much PostgreSQL has written to its write-ahead log; `None` on SQLite.
+async fn wal_bytes(url: &str) -> Option<i64> {
+    use sqlx::Connection as _;
+    let mut connection = sqlx::PgConnection::connect(url).await.ok()?;
+    let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+    sqlx::query_scalar(sql).fetch_one(&mut connection).await.ok()
 }
 
 /// Throughput and latency against load, on SQLite.

@@ -199,12 +199,14 @@ async fn weighing(site: Site) {
     };
     let (packed, plain) = (wire("gzip").await, wire("identity").await);
     println!("{} revoked grants: {packed} bytes on the wire (gzip), {plain} without", matched["matched"]);
+    figure("stop: 10 000 revoked grants on the wire", packed as f64 / 1e3, "kB", Asked::AtMost(200.0));
     let after = child(&replica, &minter.secret);
     for (name, of) in
         ["its own pages", "resident, the program's pages among them", "resident at its most"].iter().zip(0..)
     {
         println!("a guard alone, {name}: {} KiB with none revoked, {} KiB with them", before[of], after[of]);
     }
+    figure("stop: a guard's memory, 10 000 revoked", after[1] as f64 / 1024.0, "MiB", Asked::AtMost(20.0));
     replica.stop().await;
 }
 

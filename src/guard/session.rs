@@ -95,7 +95,7 @@ impl SessionHost {
         let verifier = URL_SAFE_NO_PAD.encode(random);
         let code_challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
         // Lax: the console's POST that brings the code is cross-site, so the callback page posts to itself
-        // once (see docs/integrate.md); Strict would lose the cookie on the redirect back as well.
+        // once (see docs/console.md); Strict would lose the cookie on the redirect back as well.
         let set_cookie = format!(
             "{VERIFIER_COOKIE}={verifier}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={VERIFIER_SECONDS}"
         );

@@ -1,5 +1,6 @@
 // The whole story: an agent steps in through the console and through the product's own list, looks, is refused
 // what is not his to do, and is himself again; the auditor proves it; the red button ends it in two browsers.
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { axe, check, launch, person, says } from './browser.mjs';
 
@@ -187,6 +188,9 @@ await auditor.page.click('.timeline a >> nth=0');
 await auditor.page.click('[data-prove]');
 await auditor.page.waitForSelector('[data-state=holds],[data-state=fails]');
 check((await auditor.page.getAttribute('[data-proof]', 'data-state')) === 'holds', `Prove it: ${await auditor.page.textContent('[data-proof]')}`);
+const [proof] = await Promise.all([auditor.page.waitForEvent('download'), auditor.page.click('text=Download proof')]);
+check(/^stagedoor-entry-\d+\.tlog-proof$/.test(proof.suggestedFilename()), 'the proof can be taken along');
+check(readFileSync(await proof.path(), 'utf8').startsWith('c2sp.org/tlog-proof@v1\n'), 'it is a proof as others verify it');
 await accessible(auditor.page, 'an entry');
 await shot(auditor.page, '12-proved');
 await auditor.page.goto(`${stagedoor}/console/audit`);
@@ -216,12 +220,17 @@ await form.locator('button').click();
 await officer.page.waitForURL(/entry=/);
 const stoppedAt = Date.now();
 await says(officer.page, 'live grants ended');
-for (const [name, one] of [['first', agent], ['second', other]]) {
+const over = async (name, one) => {
   const answer = await one.page.goto(`${as}/address`);
   check(one.page.url() === `${as}/over` && answer.status() === 200, `the ${name} browser's next click is refused`);
   await says(one.page, 'The impersonation is over');
-}
-check(Date.now() - stoppedAt < 3000, `both within ${Date.now() - stoppedAt} ms of the red button, page loads included`);
+};
+await over('first', agent);
+check(Date.now() - stoppedAt < 3000, `within ${Date.now() - stoppedAt} ms of the red button, page loads included`);
+// the banner asks every two seconds
+await other.page.waitForFunction(() => !document.documentElement.dataset.impersonated, null, { timeout: 6000 });
+check(true, "the second browser's banner says that it is over");
+await over('second', other);
 await shot(agent.page, '14-over');
 
 console.log('The banner learns of a stop elsewhere by itself');

@@ -13,7 +13,7 @@ use stagedoor::token::{Clock as _, Sub};
 use super::faulty::{Asked, Faulty, http, json};
 use super::parts::{PushedClock, Scim, outbound};
 
-fn sub(text: &str) -> Sub {
+pub fn sub(text: &str) -> Sub {
     Sub::try_from(text).unwrap()
 }
 
@@ -27,7 +27,7 @@ fn open_with(url: &str, change: impl FnOnce(&mut ScimConfig)) -> (Arc<PushedCloc
     (clock, directory)
 }
 
-fn open(url: &str) -> (Arc<PushedClock>, Directory) {
+pub fn open(url: &str) -> (Arc<PushedClock>, Directory) {
     open_with(url, |_| {})
 }
 
@@ -170,11 +170,11 @@ async fn a_scim_server_that_cannot_be_asked_is_an_error_and_never_a_nobody() {
     assert_eq!(slow.cached(&id), Cached::NotAsked, "a failure is not remembered as an answer");
 }
 
-fn user(id: &str) -> Value {
+pub fn user(id: &str) -> Value {
     json!({ "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "id": id, "userName": "n", "active": true })
 }
 
-fn list(resources: &[Value]) -> Value {
+pub fn list(resources: &[Value]) -> Value {
     let schema = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
     json!({ "schemas": [schema], "totalResults": resources.len(), "Resources": resources })
 }

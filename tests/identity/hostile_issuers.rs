@@ -7,11 +7,11 @@ use stagedoor::token::{Alg, Clock as _, KeySet, LocalSigner, Signer as _, encode
 use super::faulty::{Asked, Faulty, http, json};
 use super::issuers::{Stage, config};
 
-fn jwks(signer: &LocalSigner) -> Value {
+pub fn jwks(signer: &LocalSigner) -> Value {
     KeySet::new([signer.verifying_key().clone()]).to_jwks()
 }
 
-fn token(signer: &LocalSigner, stage: &Stage, issuer: &str) -> String {
+pub fn token(signer: &LocalSigner, stage: &Stage, issuer: &str) -> String {
     let now = stage.clock.now().timestamp();
     let claims = json!({
         "iss": issuer, "sub": "admin_7", "aud": "https://stagedoor.example", "client_id": "billing-bot",

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod contract;
+pub mod dice;
 pub mod pg;
 pub mod sql;
 

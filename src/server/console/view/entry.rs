@@ -21,6 +21,7 @@ pub fn entry(entry: &LogEntry) -> Markup {
                 "that the log of your last visit is the beginning of the log of today."
             }
             button.primary type="button" data-prove=(entry.index) { "Prove it" }
+            " " a href=(format!("/console/audit/entry/{}/proof", entry.index)) download { "Download proof" }
             p.proof data-proof="" role="status" {}
         }
         section aria-labelledby="personal" {

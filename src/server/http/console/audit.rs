@@ -157,6 +157,24 @@ pub async fn grant(app: App, request: HttpRequest, id: Path<String>) -> Result<H
     Ok(visit.show(console(&app)?, "Log of a grant", &view::entry::grant(&grant, &stages), &[]))
 }
 
+/// GET `/console/audit/entry/{index}/proof`: the entry's proof as a file (c2sp.org/tlog-proof).
+pub async fn receipt(app: App, request: HttpRequest, index: Path<String>) -> Result<HttpResponse, Trouble> {
+    let visit = auditor(&app, &request).await?;
+    let not_there = Trouble::NotThere("The log has no entry of this number.");
+    let index: u64 = index.parse().map_err(|_| not_there.clone())?;
+    let proof = match app.log.proof(index).await {
+        Ok(proof) => proof,
+        Err(ReadError::Log(error)) => return Err(log_away(error)),
+        Err(ReadError::Range(_) | ReadError::Pruned) => return Err(not_there),
+    };
+    visit.record_view(&app, "proof", 1, None).await?;
+    let name = format!("attachment; filename=\"stagedoor-entry-{index}.tlog-proof\"");
+    Ok(HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header((header::CONTENT_DISPOSITION, name))
+        .body(proof))
+}
+
 /// GET `/console/audit/proof?index=&from=`: what the browser checks by itself.
 pub async fn proof(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let refused = || Problem::new(Code::AuthorizationHeaderMissing, "Sign in to the console as an auditor.");

@@ -40,6 +40,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .route("/audit/export", web::get().to(audit::export))
             .route("/audit/proof", web::get().to(audit::proof))
             .route("/audit/entry/{index}", web::get().to(audit::entry))
+            .route("/audit/entry/{index}/proof", web::get().to(audit::receipt))
             .route("/audit/grant/{id}", web::get().to(audit::grant))
             .route("/security", web::get().to(security::page))
             .route("/security/revoke", web::post().to(security::revoke))
