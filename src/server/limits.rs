@@ -95,7 +95,7 @@ fn wait<K: std::hash::Hash + Eq + Clone>(limit: &Keyed<K>, key: &K) -> Option<Du
 }
 
 /// One household is one address: IPv6 counts by /64.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

@@ -196,9 +196,15 @@ on_both_databases! {
         assert_eq!(introspect.send().await.ok()["active"], true);
         let gate = app.api.with_secret(token).get("/v1/forward_auth").await;
         assert_eq!(gate.status.as_u16(), 200);
-        while !names(&steps(&minted["id"]).await).contains(&"used".to_owned()) {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        let until = async |id: &Value, last: &str| {
+            let came = async {
+                while names(&steps(id).await).last().map(String::as_str) != Some(last) {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(20), came).await.expect(last);
+        };
+        until(&minted["id"], "used").await;
         let reply = client.api.post("/v1/revocations", &json!({ "actor": { "sub": "admin_7" }, "reason": "Left the company" })).await;
         let revocation = reply.ok();
         let all = steps(&minted["id"]).await;
@@ -209,13 +215,13 @@ on_both_databases! {
 
         let mut by_code = mint_body();
         by_code["delivery"] = json!("code");
-        by_code["expires_in_seconds"] = json!(2);
+        by_code["expires_in_seconds"] = json!(5);
         by_code["actor"] = json!({ "sub": "admin_8" });
         let handed = client.api.mint(&by_code).await.ok();
         assert_eq!(names(&steps(&handed["id"]).await), ["asked"]);
         client.api.post("/v1/actor_tokens/redeem", &json!({ "code": handed["code"] })).await.ok();
         assert_eq!(names(&steps(&handed["id"]).await), ["asked", "redeemed"]);
-        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        until(&handed["id"], "expired").await;
         assert_eq!(names(&steps(&handed["id"]).await), ["asked", "redeemed", "expired"]);
 
         let plain = app.client(NewClient { scopes: &["audit:read"], ..NewClient::minter() }).await;

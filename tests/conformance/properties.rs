@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use chrono::DateTime;
 use proptest::prelude::*;
+use stagedoor::token::verifier::CLOCK_LEEWAY_SECONDS;
 use stagedoor::token::{
-    Act, ActorClaims, Assurance, Audience, LocalSigner, Scope, Signer, Verifier, encode_jws,
+    Act, ActorClaims, Assurance, Audience, Invalid, LocalSigner, Scope, Signer, Verifier, encode_jws,
 };
 
 use crate::fixtures::{API, EDDSA, ES256, NOW, RS256, STAGEDOOR, issuer, verifier};
@@ -76,6 +77,27 @@ proptest! {
         prop_assert_eq!(verified.exp, claims.exp);
         prop_assert_eq!(verified.assurance, Some(claims.actor_assurance));
         prop_assert_eq!(&verified.kid, signer(which).kid());
+    }
+
+    #[test]
+    fn a_token_holds_from_its_beginning_to_its_end_whatever_the_clock_did_before(
+        claims in actor_claims(),
+        clock in prop::collection::vec(-4000i64..4000, 1..6),
+    ) {
+        let token = encode_jws(&*ES256, "at+jwt", &claims).unwrap();
+        let (verifier, now) = verifier();
+        for offset in clock {
+            // forwards, backwards: what was accepted before is remembered, and its times are not
+            let at = DateTime::from_timestamp(NOW + offset, 0).unwrap();
+            now.jump_to(at);
+            let leeway = chrono::TimeDelta::seconds(CLOCK_LEEWAY_SECONDS);
+            let wanted = match () {
+                () if at >= claims.exp => Err(Invalid::Expired),
+                () if claims.nbf > at + leeway => Err(Invalid::NotYetValid),
+                () => Ok(()),
+            };
+            prop_assert_eq!(verifier.verify(token.as_str()).map(drop), wanted, "at {}", offset);
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ both! {
         }
         let erased = erase(&log, &Whom::Subject("user_forgetme".parse().unwrap()), bench.clock.now(), ACTOR_RETENTION).await.unwrap();
         assert_eq!((erased.entries, erased.ended), (1, 1), "what is live on him ends: nobody could name him any more");
-        let live = async |grant: &GrantId| log.grant(grant, bench.clock.now()).await.unwrap().unwrap().is_live(bench.clock.now());
+        let live = async |grant: &GrantId| log.grant(grant).await.unwrap().unwrap().is_live(bench.clock.now());
         assert_eq!((live(&grants[0]).await, live(&grants[1]).await), (false, true));
         let facts = async |grant: &GrantId| bench.service.grant_facts(grant.as_str()).await.unwrap();
         assert_eq!((facts(&grants[0]).await, facts(&grants[1]).await), (None, Some(vec![7; 40])));

@@ -76,7 +76,7 @@ both! {
         tokio::spawn(async move { here.record(&into, &*clock).await });
         until_used(&log, &stopped, 1).await;
         let now = bench.clock.now();
-        let grant = log.grant(&stopped, now).await.unwrap().unwrap();
+        let grant = log.grant(&stopped).await.unwrap().unwrap();
         let steps: Vec<Step> = log.history(&grant, now, false).await.unwrap().iter().map(|stage| stage.step).collect();
         assert_eq!(steps, [Step::Issued, Step::Used, Step::Stopped], "in the order of their time");
         log.close().await;

@@ -188,6 +188,10 @@ on_both! {
         admin.at(&replica).post("/v1/revocations", &body).await.ok();
         let refused = api.mint(&body_for("admin_7", "user_42")).await;
         assert_eq!(refused.fails(403, "policy_denied").json()["errors"][0]["meta"]["rule"], "on_hold");
+        let explained = api.post("/v1/policy/explain", &body_for("admin_7", "user_42")).await.ok();
+        assert_eq!((&explained["decision"], &explained["rule"]), (&json!("denied"), &json!("on_hold")), "as a mint would be");
+        let explained = api.post("/v1/policy/explain", &body_for("admin_7", "user_43")).await.ok();
+        assert_eq!(explained["decision"], "granted");
         api.mint(&body_for("admin_7", "user_43")).await.ok();
         // a client's own hold holds that client alone
         let body = json!({ "actor": { "sub": "admin_7" }, "reason": "Away", "hold_seconds": 60 });

@@ -48,7 +48,8 @@ pub enum Command {
         #[arg(long)]
         now: bool,
     },
-    /// Write keys and clients again under a new master key
+    /// Write keys and clients again under a new master key; stop the servers first: one that runs under the old key
+    /// knows no client any more, and answers 401 until it is started again with the new one
     Reseal {
         /// File of the new master key; made if it is not there
         #[arg(long, value_name = "FILE")]

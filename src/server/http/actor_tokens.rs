@@ -495,7 +495,7 @@ pub async fn read(app: App, request: HttpRequest, id: Path<String>) -> Result<Ht
     caller.require(ClientScope::Read)?;
     let unknown = || Problem::not_found("No grant by this id belongs to this client.");
     let id = GrantId::try_from(id.as_str()).map_err(|_| unknown())?;
-    let grant = app.log.grant(&id, app.clock.now()).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
+    let grant = app.log.grant(&id).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
     if grant.row.client != caller.client.id && !caller.is_admin() {
         return Err(unknown());
     }

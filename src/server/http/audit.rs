@@ -105,7 +105,7 @@ pub async fn grant(app: App, request: HttpRequest, id: Path<String>) -> Result<H
     let unknown = || Problem::not_found("There is no grant by this id.");
     let id = GrantId::try_from(id.as_str()).map_err(|_| unknown())?;
     let now = app.clock.now();
-    let grant = app.log.grant(&id, now).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
+    let grant = app.log.grant(&id).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
     let stages = app.log.history(&grant, now, personal).await.map_err(log_unreadable)?;
     record_view(&app, &caller, personal, stages.len()).await?;
     let steps: Vec<Value> = stages

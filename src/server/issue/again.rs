@@ -210,7 +210,7 @@ impl IssueDesk {
         let now = self.clock.now();
         let unreadable = |_| Denial::unreachable("the log");
         let sealed = self.log.grant_facts(id).await.map_err(unreadable)?;
-        let grant = self.log.grant(id, now).await.map_err(unreadable)?;
+        let grant = self.log.grant(id).await.map_err(unreadable)?;
         let (Some(sealed), Some(grant)) = (sealed, grant) else { return Err(Denial::nothing_known()) };
         let facts = self.secrets.open(id, &sealed).and_then(|facts| serde_json::from_slice(&facts).ok());
         let minter = self.clients.get(&grant.row.client).filter(|client| client.is_active());

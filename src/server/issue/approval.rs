@@ -114,7 +114,7 @@ impl IssueDesk {
         again: Option<&GrantId>,
     ) -> Result<Result<Option<Grant>, Denial>, IssueError> {
         let Some(id) = named.or(again) else { return Ok(Ok(None)) };
-        let found = self.log.grant(id, self.clock.now()).await?;
+        let found = self.log.grant(id).await?;
         let found = found.filter(|grant| grant.row.client == caller.client.id && is_request(grant));
         Ok(match (found, named) {
             (Some(grant), _) if self.is_tampered_with(&grant).await? => Err(tampered_with()),
@@ -259,7 +259,7 @@ impl IssueDesk {
         if let Some(wait) = self.limits.actor(&ask.approver.act, None) {
             return Ok(Err(Denial::rate_limited("this person", wait)));
         }
-        let found = self.log.grant(&ask.grant, self.clock.now()).await?.filter(is_request);
+        let found = self.log.grant(&ask.grant).await?.filter(is_request);
         let Some(grant) = found else { return self.refuse(event, no_such_request()).await };
         if self.is_tampered_with(&grant).await? {
             return self.refuse(event, tampered_with()).await;
@@ -289,7 +289,7 @@ impl IssueDesk {
             }
             Some(condition) => return Ok(Err(Denial::condition(condition.rule()))),
         }
-        let decided = self.log.grant(id, self.clock.now()).await?;
+        let decided = self.log.grant(id).await?;
         Ok(Ok(decided.unwrap_or(grant)))
     }
 

@@ -6,7 +6,7 @@ use super::attempt::{Ask, Denial};
 use super::{Caller, IssueDesk, Look, Terms, first_event};
 use crate::server::clients::ClientScope;
 use crate::server::directory::Cached;
-use crate::server::log::{Event, EventType, LogError, Record};
+use crate::server::log::{Beginning, Condition, Event, EventType, LogError, Record};
 use crate::server::policy::{Policy, Question, Refusal, Verdict};
 use crate::token::Sub;
 
@@ -36,6 +36,7 @@ impl IssueDesk {
         }
         let mut event = Event { typ: EventType::Explain, decision: None, ..first_event(caller, &ask) };
         let policy = self.policy.current();
+        let mut conditions = Vec::new();
         let explained = match self.explain_question(caller, &ask, now, &policy).await {
             Err(denial) => Explained::Refused(denial),
             Ok(question) => {
@@ -47,6 +48,13 @@ impl IssueDesk {
                     }
                     verdict => verdict,
                 };
+                if matches!(verdict, Verdict::Granted { .. }) {
+                    // a hold is no matter of the policy, and a mint would meet it
+                    let client = question.client.id.clone();
+                    let people = self.people.of_grant(&client, &question.actor.act, &question.target.id);
+                    let beginning = Beginning { client, kid: None, iat: now, people };
+                    conditions.push(Condition::NotHeld(Box::new(beginning)));
+                }
                 let unknown = self.not_asked(&question, &verdict);
                 Explained::Answer { verdict, unknown }
             }
@@ -57,8 +65,11 @@ impl IssueDesk {
         };
         event.rule = Some(rule);
         event.detail = Some(std::iter::once(("would".to_owned(), would.into())).collect());
-        self.log.record(Record::of(event)).await?;
-        Ok(explained)
+        let recorded = self.log.record(Record { conditions, ..Record::of(event) }).await?;
+        let Some(condition) = recorded.failed else { return Ok(explained) };
+        let Denial { rule, message, .. } = Denial::condition(condition.rule());
+        let verdict = Verdict::Denied { rule, message, refusal: Refusal::Denied };
+        Ok(Explained::Answer { verdict, unknown: Vec::new() })
     }
 
     async fn explain_question(

@@ -153,7 +153,7 @@ impl IssueDesk {
     pub(super) async fn live_grant(&self, id: &GrantId) -> Result<Option<Grant>, IssueError> {
         self.revocations.refresh().await.map_err(LogError::from)?;
         let now = self.clock.now();
-        let grant = self.log.grant(id, now).await?;
+        let grant = self.log.grant(id).await?;
         Ok(grant.filter(|grant| self.stands(grant, now)))
     }
 

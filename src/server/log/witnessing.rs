@@ -12,7 +12,7 @@ use super::head::{locate, position};
 use super::note::{NoteError, split};
 use super::witness::{CosignatureVerifier, request};
 use super::{Checkpoint, Log, LogError, ReadError};
-use crate::server::outbound::{Call, Outbound, OutboundError};
+use crate::server::outbound::{Call, Outbound, OutboundError, chain};
 use crate::server::store::{cosig, read};
 
 /// How often witnesses are asked, and the signed checkpoint is written to the log stream.
@@ -308,16 +308,4 @@ impl Witnesses {
         }
         (out, count)
     }
-}
-
-/// The error and its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

@@ -451,8 +451,9 @@ fn classify(host: &str, error: reqwest::Error) -> OutboundError {
     }
 }
 
-/// The error and its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its sources on one line, for the operator's log.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -46,7 +46,7 @@ impl Revoker {
         let mut event = by.event("grant");
         event.grant = Some(id.clone());
         event.personal.reason = Some(reason);
-        let Some(grant) = self.log.grant(id, self.clock.now()).await? else {
+        let Some(grant) = self.log.grant(id).await? else {
             return self.refuse(event, Refused::Unknown).await;
         };
         if !self.is_live(&grant) {

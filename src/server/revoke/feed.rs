@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, watch};
 use super::places::{Place, PlaceLimits, Places};
 use super::state::{Published, RevocationState};
 use crate::server::keyring::{KeyPurpose, Keyring};
+use crate::server::store::hex;
 use crate::token::feed::{FEED_TYP, FeedDocument, FeedKind};
 use crate::token::signer::{SignError, sha256};
 use crate::token::{Issuer, encode_jws};
@@ -357,10 +358,6 @@ fn compressed(bytes: &[u8]) -> Bytes {
     // writing to memory cannot fail
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

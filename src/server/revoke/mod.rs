@@ -238,7 +238,7 @@ impl Revoker {
         if !by.client.may(ClientScope::Revoke) {
             return self.refuse(event, Refused::Scope(ClientScope::Revoke)).await;
         }
-        let found = self.log.grant(id, self.clock.now()).await?;
+        let found = self.log.grant(id).await?;
         let Some(grant) = found.filter(|grant| may_end(by.client, grant)) else {
             return self.refuse(event, Refused::Unknown).await;
         };
@@ -270,7 +270,7 @@ impl Revoker {
         let Some(id) = token.sid.as_deref().and_then(|sid| GrantId::try_from(sid).ok()) else {
             return Ok(None);
         };
-        let Some(grant) = self.log.grant(&id, now).await? else { return Ok(None) };
+        let Some(grant) = self.log.grant(&id).await? else { return Ok(None) };
         if self.is_live(&grant) {
             let mut event = Event::new(EventType::Revoke);
             event.decision = Some(Decision::Granted);
@@ -480,7 +480,7 @@ impl Revoker {
 
     /// The grant after its end. Should it not be readable just now, what is known of it has to do.
     async fn read_again(&self, mut grant: Grant) -> Grant {
-        match self.log.grant(&grant.row.id, self.clock.now()).await {
+        match self.log.grant(&grant.row.id).await {
             Ok(Some(again)) => self.seen(again),
             Ok(None) | Err(_) => {
                 grant.status = GrantStatus::Revoked;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::server::limits::network_of;
+
 /// How many connections at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlaceLimits {
@@ -91,18 +93,6 @@ impl Drop for Place {
             if *count == 0 {
                 taken.by_address.remove(&from);
             }
-        }
-    }
-}
-
-/// One household is one address: IPv6 counts by /64.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => {
-            let mut octets = v6.octets();
-            octets[8..].fill(0);
-            IpAddr::from(octets)
         }
     }
 }

@@ -41,9 +41,6 @@ pub enum StoreError {
     /// The database is set up in a way that breaks a promise of the log.
     #[error("the database is not safe to record in: {0}")]
     Unsafe(String),
-    /// A row with this key is there already.
-    #[error("the database holds a row with this key already")]
-    Duplicate(#[source] Arc<sqlx::Error>),
     /// The database could not be asked, or refused.
     #[error("the database could not do it")]
     Unavailable(#[source] Arc<sqlx::Error>),
@@ -54,11 +51,7 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let duplicate = error.as_database_error().is_some_and(|db| {
-            // 1811 is SQLite's constraint raised by a trigger; 23001 is PostgreSQL's restrict_violation
-            db.is_unique_violation() || matches!(db.code().as_deref(), Some("1811" | "23001"))
-        });
-        if duplicate { Self::Duplicate(Arc::new(error)) } else { Self::Unavailable(Arc::new(error)) }
+        Self::Unavailable(Arc::new(error))
     }
 }
 

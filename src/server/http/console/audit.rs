@@ -150,7 +150,7 @@ pub async fn grant(app: App, request: HttpRequest, id: Path<String>) -> Result<H
     let visit = auditor(&app, &request).await?;
     let not_there = Trouble::NotThere("There is no grant by this id.");
     let id = GrantId::try_from(id.as_str()).map_err(|_| not_there.clone())?;
-    let grant = app.log.grant(&id, visit.now).await.map_err(log_away)?.ok_or(not_there)?;
+    let grant = app.log.grant(&id).await.map_err(log_away)?.ok_or(not_there)?;
     let grant = app.revoker.seen(grant);
     let stages = app.log.history(&grant, visit.now, true).await.map_err(log_away)?;
     visit.record_view(&app, "grant", stages.len(), grant.subject.clone()).await?;

@@ -270,7 +270,7 @@ pub async fn request(app: App, request: HttpRequest, which: Query<Whom>) -> Resu
 async fn own_request(app: &App, visit: &Visit, id: &str) -> Result<Grant, Trouble> {
     let not_there = Trouble::NotThere("There is no such request of yours.");
     let id = GrantId::try_from(id).map_err(|_| not_there.clone())?;
-    let grant = app.log.grant(&id, visit.now).await.map_err(log_away)?.ok_or(not_there.clone())?;
+    let grant = app.log.grant(&id).await.map_err(log_away)?.ok_or(not_there.clone())?;
     let is_request = grant.approval.is_some() && !grant.is_break_glass();
     if is_request && is_his(&grant, visit) { Ok(app.revoker.seen(grant)) } else { Err(not_there) }
 }
@@ -413,7 +413,7 @@ pub async fn stop(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
     let form = Form::of(&visit, console(&app)?, &request, &body)?;
     let not_there = Trouble::NotThere("There is no such impersonation of yours.");
     let id = GrantId::try_from(form.text("grant")).map_err(|_| not_there.clone())?;
-    let grant = app.log.grant(&id, visit.now).await.map_err(log_away)?.ok_or(not_there.clone())?;
+    let grant = app.log.grant(&id).await.map_err(log_away)?.ok_or(not_there.clone())?;
     if !is_his(&grant, &visit) {
         return Err(not_there);
     }

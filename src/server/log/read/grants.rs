@@ -248,7 +248,7 @@ impl Log {
     ///
     /// # Errors
     /// The log could not be read.
-    pub async fn grant(&self, id: &GrantId, _now: DateTime<Utc>) -> Result<Option<Grant>, LogError> {
+    pub async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, LogError> {
         let record = grants::grant(self.db(), id.as_str()).await?;
         Ok(record.map(Grant::read).transpose()?)
     }
