@@ -9,6 +9,7 @@ use crate::receiver::{Answer, Delivery, Receiver};
 use crate::service::Place;
 use crate::site::{Replica, Site, body_for, mint, text, until};
 use crate::support::contract::{CONTRACT, Client};
+use crate::support::until_within;
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OLD_SECRET: &str = "whsec_HxwdHhwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
@@ -150,6 +151,21 @@ told! {
         until("the backlog is gone", || async {
             replica.api.get("/metrics").await.text().contains("stagedoor_webhook_backlog{webhook=\"hook\"} 0")
         }).await;
+        replica.stop().await;
+    }
+
+    async fn a_receiver_that_takes_some_each_time_is_not_made_to_wait_longer_each_time(site, receiver, "") {
+        // waits that double would be 63 seconds for six refusals
+        let (no, yes) = (Answer::Status(429), Answer::Status(204));
+        receiver.answers(&[no, yes, no, yes, no, yes, no, yes, no, yes, no, yes]);
+        let (minter, replica) = (site.minter().await, site.replica().await);
+        for _ in 0..6 {
+            mint(&minter.at(&replica)).await;
+        }
+        until_within(25, "all are taken", || async {
+            receiver.came().iter().filter(|delivery| delivery.taken()).count() == 6
+        })
+        .await;
         replica.stop().await;
     }
 
