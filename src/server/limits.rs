@@ -94,6 +94,11 @@ fn wait<K: std::hash::Hash + Eq + Clone>(limit: &Keyed<K>, key: &K) -> Option<Du
     Some(refused.wait_time_from(DefaultClock::default().now()))
 }
 
+/// A wait as `Retry-After` says it: whole seconds, never too few.
+pub fn seconds_to_wait(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs()).unwrap_or(60).saturating_add(1)
+}
+
 /// One household is one address: IPv6 counts by /64.
 pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address {

@@ -84,6 +84,10 @@ both! {
             cosig::add(&bench.service, size, "witness.example/w1", forged).await.unwrap();
         }
         assert_eq!(witnesses.cosigned(&log, newest.clone()).await.unwrap(), newest);
+        // nor does a true one, put where another epoch would be
+        let lines = cosig::newest(&bench.service, 0, 305, 1).await.unwrap();
+        assert_eq!((lines[0].0, lines.len()), (305, 1));
+        cosig::add(&bench.service, (1 << 40) + 305, "witness.example/w1", &lines[0].2).await.unwrap();
         for fresh in [&asked(running.address, verifier), &witnesses] {
             fresh.round(&log, bench.clock.now()).await.unwrap();
             assert!(!fresh.refusals()[0].1, "more than there is was cosigned by nobody");

@@ -16,7 +16,7 @@ use crate::token::{Clock, Issuer};
 pub const REFRESH_SECONDS: u64 = 300;
 /// How often keys are fetched at most, whatever happens, seconds: a flood of unknown `kid`s makes one fetch.
 pub const MIN_FETCH_INTERVAL_SECONDS: u64 = 60;
-/// The same while no keys were ever fetched.
+/// The same while no keys were ever fetched, and nobody of that issuer gets in.
 const FIRST_FETCH_INTERVAL_SECONDS: u64 = 5;
 /// How long keys are used after the last fetch that succeeded, seconds.
 pub const KEEP_SECONDS: u64 = 3_600;
@@ -140,9 +140,9 @@ impl IssuerKeys {
         self.lock().last_error.is_some()
     }
 
-    /// Has the keys fetched unless that was done less than [`MIN_FETCH_INTERVAL_SECONDS`] ago (five seconds, while there are
-    /// none: nobody gets in before), and waits for a
-    /// fetch that is under way, at most as long as one may take.
+    /// Has the keys fetched unless that was done less than [`MIN_FETCH_INTERVAL_SECONDS`] ago
+    /// ([`FIRST_FETCH_INTERVAL_SECONDS`] while there are none), and waits for a fetch that is under way, at most as
+    /// long as one may take.
     pub(super) async fn look_again(self: &Arc<Self>) {
         let mut ended = self.ended.subscribe();
         if !self.begin() {

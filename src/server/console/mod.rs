@@ -19,8 +19,7 @@ use crate::server::policy::{Action, ClientFacts, Person, Policy, Question, Targe
 use crate::token::{ClientId, Issuer, Sub};
 use draft::UsedDrafts;
 use seal::Seals;
-use session::EndedSessions;
-use session::Session;
+use session::{EndedSessions, Session};
 use sign_in::RelyingParty;
 
 /// The client that questions about the console's own pages name, and the "person" they are about.

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::seal::Seals;
 use super::session::Session;
@@ -18,7 +19,6 @@ use crate::server::outbound::{Answer, Call, Outbound, OutboundError, Url, percen
 use crate::token::Issuer;
 use crate::token::jws::{MAX_TOKEN_BYTES, UnverifiedJws};
 use crate::token::signer::sha256;
-use zeroize::Zeroizing;
 
 /// The cookie that holds a sign-in under way.
 pub const COOKIE: &str = "__Host-stagedoor-signin";

@@ -5,28 +5,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use super::fields::nearest;
+use super::oauth::decode;
 use super::problem::{Code, Problem};
 use crate::token::ids::InvalidId;
 
 /// The longest query string read, bytes.
 const MAX_BYTES: usize = 4096;
-
-/// Whether every `%` begins an escape and what they stand for is text. The parser puts a replacement character, and a
-/// caller's mistake would look like an empty answer.
-fn is_utf8(text: &str) -> bool {
-    let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let (mut out, mut bytes) = (Vec::with_capacity(text.len()), text.as_bytes().iter());
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'%' => match (hex(bytes.next()), hex(bytes.next())) {
-                (Some(high), Some(low)) => out.extend(u8::try_from(high * 16 + low)),
-                _ => return false,
-            },
-            byte => out.push(*byte),
-        }
-    }
-    String::from_utf8(out).is_ok()
-}
 
 /// The parameters of a query string.
 pub struct Query(BTreeMap<String, String>);
@@ -40,7 +24,8 @@ impl Query {
                 format!("The query string is over {MAX_BYTES} bytes."),
             ));
         }
-        if !is_utf8(text) {
+        // the parser puts a replacement character, and a caller's mistake would look like an empty answer
+        if decode(text).is_none() {
             return Err(Problem::new(Code::QueryInvalid, "The query string cannot be decoded."));
         }
         let pairs: Vec<(String, String)> = actix_web::web::Query::<Vec<(String, String)>>::from_query(text)

@@ -281,13 +281,13 @@ impl IssueDesk {
             effects: vec![Effect::Decide { grant: id.clone(), approved: ask.approve }],
             ..Record::of(event)
         };
-        match self.log.record(record).await?.failed {
-            None => {}
-            // revoked or lapsed: it waits for nobody
-            Some(Condition::GrantLive(_)) => {
-                return Ok(Err(Denial::condition(Condition::Waiting(id.clone()).rule())));
-            }
-            Some(condition) => return Ok(Err(Denial::condition(condition.rule()))),
+        if let Some(condition) = self.log.record(record).await?.failed {
+            let condition = match condition {
+                // revoked or lapsed: it waits for nobody
+                Condition::GrantLive(id) => Condition::Waiting(id),
+                other => other,
+            };
+            return Ok(Err(Denial::condition(condition.rule())));
         }
         let decided = self.log.grant(id).await?;
         Ok(Ok(decided.unwrap_or(grant)))

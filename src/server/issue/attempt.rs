@@ -2,6 +2,7 @@
 
 use crate::server::actors::Declared;
 use crate::server::clients::{Client, ClientScope};
+use crate::server::limits::seconds_to_wait;
 use crate::server::policy::{ActorFacts, Refusal, builtin};
 use crate::token::{Audience, GrantId, Scope, Sub};
 
@@ -290,7 +291,7 @@ impl Denial {
         )
     }
 
-    /// Too many attempts by `whom`.
+    /// An audience, asked for where a token can name none.
     pub fn clerk_audience() -> Self {
         Self::by_rule(
             builtin::CLERK_FULL_ACCESS,
@@ -298,9 +299,9 @@ impl Denial {
         )
     }
 
-    /// Too many attempts.
+    /// Too many attempts by `whom`.
     pub fn rate_limited(whom: &str, wait: std::time::Duration) -> Self {
-        let retry_after_seconds = u32::try_from(wait.as_secs()).unwrap_or(60).saturating_add(1);
+        let retry_after_seconds = seconds_to_wait(wait);
         Self {
             rule: "rate_limited".into(),
             message: format!("Too many attempts by {whom}. Wait, then try again."),

@@ -149,7 +149,12 @@ impl Witnesses {
         let known = self.seen().ends.get(verifier.name()).copied().unwrap_or(start);
         let lines = cosig::newest_of(log.db(), verifier.name(), known, LOOKED_THROUGH).await?;
         for (end, line) in lines {
-            let Some(note) = log.checkpoint_of(locate(end - 1).1 + 1).await? else { continue };
+            let (epoch, last) = locate(end - 1);
+            // a line of this epoch says nothing of another
+            if epoch != log.epoch() {
+                continue;
+            }
+            let Some(note) = log.checkpoint_of(last + 1).await? else { continue };
             if split(&note).is_ok_and(|(text, _)| verifier.line_in(text, &line).is_ok()) {
                 self.seen().ends.insert(verifier.name().to_owned(), end);
                 return Ok(end);

@@ -24,7 +24,7 @@ pub use state::{POLL_EVERY, Published, RevocationState};
 
 use super::clients::{Client, ClientScope, Clients};
 use super::keyring::{self, Keyring, KeyringError};
-use super::limits::MintLimits;
+use super::limits::{MintLimits, seconds_to_wait};
 use super::log::{
     Condition, Decision, Effect, Event, EventType, Grant, GrantStatus, Hold, Log, LogError, Personal, Record,
     Recorded, Reserve, Revoke, Selector,
@@ -472,7 +472,7 @@ impl Revoker {
     async fn refuse<T>(&self, event: Event, refused: Refused) -> Result<Result<T, Refused>, LogError> {
         // a revocation always gets in; a refusal is an attempt like others, and fills the log like others
         if let Some(wait) = event.client.as_ref().and_then(|client| self.limits.client(client)) {
-            return Ok(Err(Refused::TooOften(u32::try_from(wait.as_secs()).unwrap_or(60) + 1)));
+            return Ok(Err(Refused::TooOften(seconds_to_wait(wait))));
         }
         self.log.deny(event, refused.rule()).await?;
         Ok(Err(refused))
