@@ -22,7 +22,6 @@ use crate::token::{Act, Assurance, Audience, GrantId, RequestId, Scope, Sub};
 pub const AUDIENCE_WITHDRAWN: &str = "audience_withdrawn";
 /// How many waiting requests are looked through for those that a person may decide on.
 const MOST_LOOKED_THROUGH: u32 = 500;
-const MAX_WAITS: u32 = 4;
 
 /// What came of a request to mint.
 #[derive(Debug)]
@@ -148,8 +147,8 @@ impl IssueDesk {
         now: DateTime<Utc>,
         key: Option<&RequestKey>,
     ) -> Result<Result<Waiting, Denial>, IssueError> {
-        let mut at = now;
-        for waits in 0.. {
+        let (mut at, mut waits) = (now, 0);
+        loop {
             let Mold { iss, azp, .. } = self.mold(caller.client)?;
             let mut prepared = self.prepare(caller, decided, at, (iss, azp), None, None);
             let lapses_at = at + TimeDelta::seconds(LAPSE_SECONDS);
@@ -200,11 +199,10 @@ impl IssueDesk {
                         index,
                     }));
                 }
-                Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
+                Err(LogError::NotYet { after }) => at = self.pass(after, &mut waits).await?,
                 Err(error) => return Err(error.into()),
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     /// How the request stands for who asks now; what is granted is what was approved, within what the policy

@@ -20,7 +20,6 @@ use crate::token::{Act, Assurance, Audience, ClientId, GrantId, Scope, Sub};
 
 /// How long a code may be used, seconds (contract.md §8).
 const CODE_SECONDS: i64 = 60;
-const MAX_WAITS: u32 = 4;
 
 /// S256 of a verifier (RFC 7636 §4.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,8 +175,8 @@ impl IssueDesk {
         (redeemer, handoff): (&Client, &Handoff),
         key: Option<&RequestKey>,
     ) -> Result<Result<Handed, Denial>, IssueError> {
-        let mut at = now;
-        for waits in 0.. {
+        let (mut at, mut waits) = (now, 0);
+        loop {
             let Mold { iss, azp, .. } = self.mold(caller.client)?;
             let Prepared { claims, grant, conditions, mut effects } =
                 self.prepare(caller, decided, at, (iss, azp), None, key);
@@ -234,11 +233,10 @@ impl IssueDesk {
                         proof,
                     }));
                 }
-                Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
+                Err(LogError::NotYet { after }) => at = self.pass(after, &mut waits).await?,
                 Err(error) => return Err(error.into()),
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     /// The answer to a mint by code that was sent again: the same code, computed anew.

@@ -20,8 +20,6 @@ use crate::server::log::{
 use crate::token::signer::sha256;
 use crate::token::{ActorClaims, ClientId, Sub};
 
-const MAX_WAITS: u32 = 4;
-
 /// A request to redeem, checked for form.
 #[derive(Debug)]
 pub struct RedeemAsk {
@@ -208,8 +206,8 @@ impl IssueDesk {
         now: DateTime<Utc>,
         key: Option<&RequestKey>,
     ) -> Result<Result<Minted, Denial>, IssueError> {
-        let mut at = now;
-        for waits in 0.. {
+        let (mut at, mut waits) = (now, 0);
+        loop {
             let row = match self.terms_of_now(caller, &redeemable, &mut event, at).await {
                 Ok(row) if row.exp > row.iat => row,
                 Ok(_) => return self.refuse(event, Denial::code("grant_ended")).await,
@@ -235,11 +233,10 @@ impl IssueDesk {
                     return Ok(Err(Denial::code("grant_ended")));
                 }
                 Ok(Err(recorded)) => return Ok(Err(Denial::condition(recorded.rule()))),
-                Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
+                Err(LogError::NotYet { after }) => at = self.pass(after, &mut waits).await?,
                 Err(error) => return Err(error.into()),
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     fn rests_on(

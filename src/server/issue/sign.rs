@@ -72,8 +72,8 @@ impl IssueDesk {
         now: DateTime<Utc>,
         key: Option<&RequestKey>,
     ) -> Result<Result<Minted, Denial>, IssueError> {
-        let mut at = now;
-        for waits in 0.. {
+        let (mut at, mut waits) = (now, 0);
+        loop {
             let Mold { signer, typ, iss, azp } = self.mold(caller.client)?;
             let signed_by = Some(&*signer);
             let Prepared { claims, grant, conditions, mut effects } =
@@ -86,21 +86,32 @@ impl IssueDesk {
                     return Ok(Ok(Minted { token, created_at: grant.created_at, accepted: false }));
                 }
                 Ok(Err(recorded)) => return Ok(Err(Denial::condition(recorded.rule()))),
-                Err(LogError::NotYet { after }) if waits < MAX_WAITS => at = self.pass(after).await,
+                Err(LogError::NotYet { after }) => at = self.pass(after, &mut waits).await?,
                 Err(error) => return Err(error.into()),
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
-    /// Waits until the second `after` is over, and looks for another key in case the one used is refused.
-    pub(super) async fn pass(&self, after: DateTime<Utc>) -> DateTime<Utc> {
+    /// Waits until the second `after` is over, and looks for another key in case the one used is refused; the time then.
+    /// `waits` counts them.
+    ///
+    /// # Errors
+    /// [`LogError::NotYet`] after [`MAX_WAITS`].
+    pub(super) async fn pass(
+        &self,
+        after: DateTime<Utc>,
+        waits: &mut u32,
+    ) -> Result<DateTime<Utc>, LogError> {
+        if *waits == MAX_WAITS {
+            return Err(LogError::NotYet { after });
+        }
+        *waits += 1;
         let wait = (after + TimeDelta::seconds(1) - self.clock.now()).to_std().unwrap_or_default();
         tokio::time::sleep(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
         if let Err(error) = self.keyring.refresh(self.log.db()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the keys could not be read again");
         }
-        self.clock.now()
+        Ok(self.clock.now())
     }
 
     /// Everything about a grant minted at `at`; without a signer it waits for its code to be used.

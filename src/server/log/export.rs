@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::csv;
 use super::head::{Head, position};
 use super::read::{LogEntry, TileSource};
 use super::tile_path::TilePath;
@@ -87,7 +88,7 @@ pub async fn entries(
     let mut partial = Partial::file(out)?;
     let write = |error| ExportError::Write(error, out.to_path_buf());
     if format == ExportFormat::Csv {
-        partial.line(&csv_header()).map_err(write)?;
+        partial.line(&csv::header()).map_err(write)?;
     }
     let Some(newest) = read::newest_head(db).await? else { return partial.finish().map(|()| 0) };
     let (mut next, mut written) = (0, 0);
@@ -98,7 +99,7 @@ pub async fn entries(
         for row in rows {
             let entry = LogEntry::read(row, personal)?;
             let line = match format {
-                ExportFormat::Csv => Some(csv_line(&entry)),
+                ExportFormat::Csv => Some(csv::line(&entry)),
                 ExportFormat::Ocsf => ocsf_event(&entry, host).map(|event| event.to_string()),
                 ExportFormat::Ndjson | ExportFormat::Tiles => Some(ndjson_line(&entry)),
             };
@@ -256,80 +257,6 @@ fn ndjson_line(entry: &LogEntry) -> String {
     line
 }
 
-/// Columns of the table, each with the body's member or the disclosure it shows.
-const COLUMNS: [(&str, Source); 20] = [
-    ("typ", Source::Body("typ")),
-    ("decision", Source::Body("decision")),
-    ("rule", Source::Body("rule")),
-    ("policy", Source::Body("policy")),
-    ("client", Source::Body("client")),
-    ("request", Source::Body("req")),
-    ("grant", Source::Body("grant")),
-    ("jti", Source::Body("jti")),
-    ("kid", Source::Body("kid")),
-    ("audience", Source::Body("aud")),
-    ("scope", Source::Body("scope")),
-    ("issued_at", Source::Body("iat")),
-    ("lifetime_seconds", Source::Body("ttl")),
-    ("assurance", Source::Body("assurance")),
-    ("detail", Source::Body("detail")),
-    ("actor", Source::Personal("act")),
-    ("user_id", Source::Personal("sub")),
-    ("reason", Source::Personal("reason")),
-    ("ticket", Source::Personal("ticket")),
-    ("address", Source::Personal("addr")),
-];
-
-#[derive(Clone, Copy)]
-enum Source {
-    Body(&'static str),
-    Personal(&'static str),
-}
-
-fn csv_header() -> String {
-    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    format!("epoch,index,time,leaf,{}", names.join(","))
-}
-
-fn csv_line(entry: &LogEntry) -> String {
-    let mut cells = vec![
-        entry.epoch.to_string(),
-        entry.index.to_string(),
-        entry.time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
-        entry.leaf_hex(),
-    ];
-    for (_, source) in COLUMNS {
-        let value = match source {
-            Source::Body(name) => entry.body.as_ref().and_then(|body| body.get(name)),
-            Source::Personal(name) => entry.personal.as_ref().and_then(|personal| personal.get(name)),
-        };
-        cells.push(csv_cell(&value.map_or_else(String::new, cell_text)));
-    }
-    cells.join(",")
-}
-
-fn cell_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.iter().all(Value::is_string) => {
-            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
-        }
-        Value::Object(act) if act.len() == 1 && act.contains_key("sub") => cell_text(&act["sub"]),
-        other => other.to_string(),
-    }
-}
-
-/// A cell that no spreadsheet takes for a formula, quoted where it must be (RFC 4180).
-fn csv_cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\n', '\r']) || formula {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text
-    }
-}
-
 /// An attempt as OCSF has it; `None` for entries of other types.
 fn ocsf_event(entry: &LogEntry, host: &str) -> Option<Value> {
     let body = entry.body.as_ref()?;
@@ -402,22 +329,6 @@ pub fn terminal_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_cell_is_a_formula() {
-        for (text, cell) in [
-            ("plain", "plain"),
-            ("=1+1", "\"'=1+1\""),
-            ("+49", "\"'+49\""),
-            ("-1", "\"'-1\""),
-            ("@sum", "\"'@sum\""),
-            ("\tx", "\"'\tx\""),
-            ("\rx", "\"'\rx\""),
-            ("a,\"b\"\nc", "\"a,\"\"b\"\"\nc\""),
-        ] {
-            assert_eq!(csv_cell(text), cell);
-        }
-    }
 
     #[test]
     fn a_terminal_is_not_moved_by_what_people_wrote() {

@@ -10,6 +10,7 @@ mod changes;
 pub mod checkpoint;
 mod clock_guard;
 mod conditions;
+pub mod csv;
 pub mod epoch;
 pub mod erase;
 mod error;

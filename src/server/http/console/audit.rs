@@ -17,7 +17,7 @@ use crate::server::http::audit::{read_filter, row};
 use crate::server::http::problem::{Code, Problem};
 use crate::server::http::query::Query;
 use crate::server::log::read::ReadError;
-use crate::server::log::{Cursor, EntryFilter, LogEntry};
+use crate::server::log::{Cursor, EntryFilter, LogEntry, csv};
 use crate::token::GrantId;
 
 /// Rows of a page.
@@ -217,8 +217,9 @@ fn unprovable(error: ReadError) -> Problem {
 pub async fn export(app: App, request: HttpRequest) -> Result<HttpResponse, Trouble> {
     let visit = auditor(&app, &request).await?;
     let asked = Asked::read(&request)?;
-    let (query, filter) =
-        asked.query.map_err(|_| Trouble::Form("A filter cannot be used. Go back and correct it."))?;
+    let unusable = |_| Trouble::Form("A filter cannot be used. Go back and correct it.");
+    let (query, filter) = asked.query.map_err(unusable)?;
+    let format = query.word("format", &["ndjson", "csv"]).map_err(unusable)?;
     let (rows, cut) = collect(&app, &filter, MOST_EXPORTED).await?;
     if cut {
         return Err(Trouble::Form(
@@ -226,62 +227,13 @@ pub async fn export(app: App, request: HttpRequest) -> Result<HttpResponse, Trou
         ));
     }
     visit.record_view(&app, "export", rows.len(), filter.subject.clone()).await?;
-    let (kind, name, text) = match query.text("format") {
-        Some("csv") => ("text/csv; charset=utf-8", "stagedoor-log.csv", csv(&rows)),
-        _ => {
-            let lines = rows.iter().map(|entry| format!("{}\n", row(entry))).collect();
-            ("application/x-ndjson", "stagedoor-log.ndjson", lines)
-        }
+    let (kind, name, header, line): (_, _, _, fn(&LogEntry) -> String) = match format {
+        Some("csv") => ("text/csv; charset=utf-8", "stagedoor-log.csv", csv::header() + "\n", csv::line),
+        _ => ("application/x-ndjson", "stagedoor-log.ndjson", String::new(), |entry| row(entry).to_string()),
     };
+    let text = rows.iter().fold(header, |text, entry| text + &line(entry) + "\n");
     Ok(HttpResponse::Ok()
         .content_type(kind)
         .insert_header((header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")))
         .body(text))
-}
-
-fn csv(rows: &[LogEntry]) -> String {
-    let mut out =
-        "index,time,typ,decision,actor,user_id,rule,client,grant,reason,ticket,address,leaf\r\n".to_owned();
-    for entry in rows {
-        let body = |name: &str| {
-            entry.body.as_ref().and_then(|b| b.get(name)).and_then(|v| v.as_str()).unwrap_or("").to_owned()
-        };
-        let personal = |name: &str| view::audit::personal(entry, name).unwrap_or_default();
-        let cells = [
-            entry.index.to_string(),
-            entry.time.to_rfc3339(),
-            body("typ"),
-            body("decision"),
-            personal("act"),
-            personal("sub"),
-            body("rule"),
-            body("client"),
-            body("grant"),
-            personal("reason"),
-            personal("ticket"),
-            personal("addr"),
-            entry.leaf_hex(),
-        ];
-        out.push_str(&cells.map(|cell| csv_cell(&cell)).join(","));
-        out.push_str("\r\n");
-    }
-    out
-}
-
-/// A cell that no spreadsheet takes for a formula.
-fn csv_cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = text.replace('"', "\"\"");
-    if formula { format!("\"'{text}\"") } else { format!("\"{text}\"") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::csv_cell;
-
-    #[test]
-    fn a_reason_is_no_formula_in_a_spreadsheet() {
-        assert_eq!(csv_cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
-        assert_eq!(csv_cell("plain, with comma"), "\"plain, with comma\"");
-    }
 }
