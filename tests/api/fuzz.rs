@@ -2,6 +2,7 @@
 //! changed token is ever active.
 //!
 //! In CI a short run from a fixed seed. Longer, and from another seed (printed with what failed):
+//! Mutated is what stands in `tests/corpora`: a finding goes there.
 //! `FUZZ_SECONDS=300 FUZZ_SEED=7 cargo test --all-features --test api fuzz -- --nocapture`
 
 use base64::Engine as _;
@@ -11,7 +12,10 @@ use serde_json::json;
 use stagedoor::server::policy::{Policy, Source};
 
 use crate::support::app::{Database, NewClient, TestApp, TestClient, mint_body};
-use crate::support::dice::Run;
+use crate::support::dice::{Run, corpus};
+
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
 
 async fn app() -> (TestApp, TestClient) {
     let app = TestApp::start(Database::Sqlite).await.expect("SQLite is always there");
@@ -32,60 +36,44 @@ async fn app() -> (TestApp, TestClient) {
     (app, client)
 }
 
-async fn bodies(name: &'static str, path: &str, media: &str, seeds: &[Vec<u8>]) {
+async fn bodies(target: &'static str, path: &str, media: &str) {
     let (app, client) = app().await;
-    let mut run = Run::new(name, 250);
-    while let Some(dice) = run.next() {
-        let body = dice.mutate(seeds);
+    let send = async |body: Vec<u8>| {
         let call = client.api.call(Method::POST, path).header("content-type", media).bytes(body.clone());
         let reply = call.send().await;
-        assert!(reply.status.as_u16() < 500, "{name}: {}: {reply:?}", String::from_utf8_lossy(&body));
+        assert!(reply.status.as_u16() < 500, "{path}: {}: {reply:?}", String::from_utf8_lossy(&body));
+    };
+    let seeds = corpus(target);
+    for seed in &seeds {
+        send(seed.clone()).await;
+    }
+    let mut run = Run::new(target, 250);
+    while let Some(dice) = run.next() {
+        send(dice.mutate(&seeds)).await;
     }
     app.api.get("/healthz").await.ok();
 }
 
-fn json_seeds(all: &[serde_json::Value]) -> Vec<Vec<u8>> {
-    all.iter().map(|value| value.to_string().into_bytes()).collect()
-}
-
 #[tokio::test]
 async fn mint_bodies() {
-    let seeds = json_seeds(&[
-        mint_body(),
-        json!({ "user_id": "u", "actor": { "sub": "admin_7", "reason": "x", "ticket": "1" }, "reason": "Ticket 4711: x",
-                "expires_in_seconds": 600, "session_max_duration_in_seconds": 60, "audience": ["https://api.example.com"],
-                "scope": "read", "delivery": "code", "redeem_client": "client_0", "code_challenge": "A" }),
-    ]);
-    bodies("mint bodies", "/v1/actor_tokens", "application/json", &seeds).await;
+    bodies("mint-bodies", "/v1/actor_tokens", JSON).await;
 }
 
 #[tokio::test]
 async fn explain_bodies() {
-    bodies("explain bodies", "/v1/policy/explain", "application/json", &json_seeds(&[mint_body()])).await;
+    bodies("mint-bodies", "/v1/policy/explain", JSON).await;
 }
 
 #[tokio::test]
 async fn redeem_and_revocation_bodies() {
-    let redeem =
-        json_seeds(&[json!({ "code": "A", "code_verifier": "B", "expected_actor": { "sub": "admin_7" } })]);
-    bodies("redeem bodies", "/v1/actor_tokens/redeem", "application/json", &redeem).await;
-    let revoke = json_seeds(&[
-        json!({ "actor": { "sub": "admin_7", "iss": "https://a.example" }, "reason": "Drill", "hold_seconds": 5 }),
-        json!({ "user_id": "user_42", "reason": "Drill" }),
-    ]);
-    bodies("revocation bodies", "/v1/revocations", "application/json", &revoke).await;
+    bodies("redeem-bodies", "/v1/actor_tokens/redeem", JSON).await;
+    bodies("revocation-bodies", "/v1/revocations", JSON).await;
 }
 
 #[tokio::test]
 async fn oauth_forms() {
-    let exchange = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=user_42\
-        &subject_token_type=urn%3Astagedoor%3Aparams%3Aoauth%3Atoken-type%3Auser-id&actor_token=e30.e30.AA\
-        &actor_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&scope=read&reason=Ticket+4711\
-        &audience=https%3A%2F%2Fapi.example.com&resource=https%3A%2F%2Fapi.example.com&client_id=client_0&client_secret=x";
-    let seeds = [exchange.as_bytes().to_vec(), b"token=e30.e30.AA&token_type_hint=access_token".to_vec()];
-    let media = "application/x-www-form-urlencoded";
-    bodies("token exchange forms", "/oauth/token", media, &seeds).await;
-    bodies("introspection forms", "/oauth/introspect", media, &seeds).await;
+    bodies("oauth-forms", "/oauth/token", FORM).await;
+    bodies("oauth-forms", "/oauth/introspect", FORM).await;
 }
 
 #[tokio::test]
@@ -128,14 +116,7 @@ async fn client_assertions() {
 #[tokio::test]
 async fn tile_paths_and_queries() {
     let (_app, client) = app().await;
-    let paths =
-        ["0/000", "0/x001/067", "entries/000.p/3", "63/x999/x999/999.p/255"].map(|p| p.as_bytes().to_vec());
-    let queries = [
-        "typ=issue&limit=5&from=0",
-        "since=2026-11-25T00%3A00%3A00Z&until=1&cursor=AAAA",
-        "client=client_0&personal=false",
-    ]
-    .map(|q| q.as_bytes().to_vec());
+    let (paths, queries) = (corpus("tile-paths"), corpus("audit-queries"));
     // any byte can stand in a path or a query, percent-encoded
     let encode = |bytes: &[u8], kept: &[u8]| {
         bytes.iter().fold(String::new(), |mut out, byte| {
@@ -165,13 +146,12 @@ async fn tile_paths_and_queries() {
 
 #[test]
 fn policy_texts() {
-    let seeds: Vec<Vec<u8>> = [
-        "@id(\"a\") @max_lifetime(\"900\") @scope(\"read\")\npermit (principal, action == Action::\"impersonate\", resource)\n\
-         when { principal.assurance == \"verified\" && resource has org };",
-        "@id(\"b\")\n@message(\"No.\")\nforbid (principal, action, resource) unless { context.reason_length >= 10 };",
-    ]
-    .map(|text| text.as_bytes().to_vec())
-    .to_vec();
+    let seeds = corpus("policy-texts");
+    for seed in &seeds {
+        let text = std::str::from_utf8(seed).unwrap();
+        Policy::load("corpus", &[Source { file: "corpus", text }])
+            .unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    }
     let mut run = Run::new("policy texts", 2000);
     while let Some(dice) = run.next() {
         let text = String::from_utf8_lossy(&dice.mutate(&seeds)).into_owned();

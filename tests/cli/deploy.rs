@@ -7,6 +7,8 @@ use serde_json::Value;
 use stagedoor::server::config::{Config, Environment};
 use stagedoor::server::http::ROUTES;
 
+use crate::recipes::Runtime;
+
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
@@ -71,6 +73,23 @@ fn kubernetes_runs_three_replicas_that_are_asked_what_the_service_answers() {
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= delay + 30);
     let data = of("ConfigMap")["data"].as_object().unwrap();
     accepts(data.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect());
+}
+
+#[test]
+fn kubernetes_accepts_every_member_of_the_manifest() {
+    if !Runtime::Python.is_here("kubernetes-validate") {
+        return;
+    }
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes.yaml");
+    // the oldest that knows `preStop.sleep` without a feature gate, and the newest there is
+    for version in [&["-k", "1.30"][..], &[]] {
+        let mut check = Runtime::Python.tool("kubernetes-validate");
+        let output = check.arg("--strict").args(version).arg(&manifest).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let passed = said.lines().filter(|line| line.contains(" passed for resource ")).count();
+        assert_eq!(passed, documents("deploy/kubernetes.yaml").len(), "{said}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Mutated input from a seed: short in CI, and as long as `FUZZ_SECONDS` says (see `tests/api/fuzz.rs`).
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -65,6 +66,15 @@ const WORDS: &[&[u8]] = &[
     b"when {",
     b"};",
 ];
+
+/// The inputs of `tests/corpora/<target>`, by name. What a long run finds is put there, and every run sends it again.
+pub fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpora").join(target);
+    let mut files: Vec<_> = dir.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{target}: no corpus");
+    files.iter().map(|file| std::fs::read(file).unwrap().trim_ascii_end().to_vec()).collect()
+}
 
 /// xorshift64*: the same run from the same seed.
 pub struct Dice(u64);
