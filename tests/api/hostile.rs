@@ -77,6 +77,23 @@ on_both_databases! {
         assert!(answer.contains("request_body_too_large"), "{answer}");
     }
 
+    async fn a_packed_body_is_not_unpacked(app: TestApp) {
+        let client = app.minter().await;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(mint_body().to_string().as_bytes()).expect("packs");
+        let packed = packed.finish().expect("packs");
+        for encoding in ["gzip", "GZIP", "br", "identity, gzip", ""] {
+            let call = client.api.call(Method::POST, "/v1/actor_tokens").bytes(packed.clone());
+            let call = call.header("content-type", "application/json").header("content-encoding", encoding);
+            call.send().await.fails(400, "request_body_invalid");
+        }
+        let form = client.api.call(Method::POST, "/oauth/introspect").form(&[("token", "x")]);
+        let reply = form.header("content-encoding", "deflate").send().await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["error"]), (400, &json!("invalid_request")));
+        let plain = client.api.call(Method::POST, "/v1/actor_tokens").bytes(mint_body().to_string());
+        plain.header("content-type", "application/json").header("content-encoding", "identity").send().await.ok();
+    }
+
     async fn every_file_of_the_json_test_suite_is_a_4xx_in_our_words(app: TestApp) {
         let Some(dir) = vectors() else {
             return skip("every_file_of_the_json_test_suite_is_a_4xx_in_our_words", "the vectors are not here");

@@ -1,17 +1,22 @@
 //! Connections that take their time: one between two requests for longer than an honest client needs is ended.
 //!
 //! The HTTP stack limits how long the *first* head on a connection may take. After that it waits for the next one
-//! without end, so that whoever has been answered once could hold a place, byte by byte, for ever.
+//! without end, so that whoever has been answered once could hold a place, byte by byte, for ever. An answer that is long
+//! is given out piece by piece, and each piece has as long.
 
 use std::any::Any;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Extensions;
+use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::token::Clock;
@@ -20,6 +25,8 @@ use crate::token::Clock;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a request's head may take to arrive whole; a body has as long again.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How much of an answer is given to the HTTP stack at a time; whoever takes longer for one than he may be idle is ended.
+pub const PIECE: usize = 64 * 1024;
 /// Open files that connections leave alone: the database, outbound calls, the listener.
 const FILES_KEPT: u64 = 256;
 /// What stands in [`Connection::idle_since_ms`] while a request is answered.
@@ -92,6 +99,35 @@ impl Busy {
     pub fn for_good(mut self) {
         self.0 = None;
     }
+
+    /// The answer is long: the connection counts as idle since its reader last took a piece of it.
+    pub fn while_it_is_read(self, body: BoxBody) -> BoxBody {
+        match (&self.0, body.try_into_bytes()) {
+            (Some(connection), Ok(rest)) => BoxBody::new(Pieces { rest, connection: Arc::clone(connection) }),
+            (None, Ok(rest)) => BoxBody::new(rest),
+            (_, Err(body)) => body,
+        }
+    }
+}
+
+/// What is left of an answer.
+struct Pieces {
+    rest: Bytes,
+    connection: Arc<Connection>,
+}
+
+impl MessageBody for Pieces {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.rest.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.connection.idle_since_ms.store(milliseconds(&*self.connection.clock), Ordering::Relaxed);
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready((piece > 0).then(|| Ok(self.rest.split_to(piece))))
+    }
 }
 
 impl Drop for Busy {
@@ -119,4 +155,41 @@ pub fn allow_many() {
 
 fn milliseconds(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.monotonic().as_millis()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::FixedClock;
+    use std::net::TcpListener;
+    use std::task::Waker;
+
+    #[test]
+    fn a_long_answer_is_given_out_for_as_long_as_somebody_takes_it() {
+        let clock = Arc::new(FixedClock::at_seconds(0));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let connection =
+            Arc::new(Connection { socket, idle_since_ms: AtomicU64::new(0), clock: clock.clone() });
+        let all = Connections::new(clock.clone());
+        all.open.lock().unwrap().push(Arc::downgrade(&connection));
+        let is_open = || {
+            all.end_slow_ones();
+            all.open.lock().unwrap().len() == 1
+        };
+
+        let body = Bytes::from(vec![b'x'; 3 * PIECE + 1]);
+        let mut body = connection.busy().while_it_is_read(BoxBody::new(body));
+        assert!(matches!(body.size(), BodySize::Sized(size) if size == 3 * PIECE as u64 + 1));
+        let mut context = Context::from_waker(Waker::noop());
+        for expected in [PIECE, PIECE, PIECE, 1] {
+            clock.advance(Duration::from_secs(14));
+            assert!(is_open(), "it is within its time");
+            let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut body).poll_next(&mut context) else { panic!() };
+            assert_eq!(piece.len(), expected);
+        }
+        assert!(matches!(Pin::new(&mut body).poll_next(&mut context), Poll::Ready(None)));
+        clock.advance(Duration::from_secs(16));
+        assert!(!is_open(), "whoever takes nothing is ended");
+    }
 }

@@ -20,7 +20,7 @@ use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
 use tracing::Instrument;
 
-use super::connections::Connection;
+use super::connections::{Connection, PIECE};
 use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
 use super::{Endpoint, Exposure, ROUTES};
@@ -80,10 +80,10 @@ pub async fn edge(
 
     limit_the_body(&mut request);
     let busy = request.request().conn_data::<Arc<Connection>>().map(Connection::busy);
-    let refused = host_refused(&service, &request);
+    let refused = host_refused(&service, &request).or_else(|| encoding_refused(&request));
     let preflight = method == Method::OPTIONS && public(request.path(), &method);
-    let answered = if let Some(problem) = refused {
-        request.into_response(actix_web::ResponseError::error_response(&problem))
+    let answered = if let Some(refused) = refused {
+        request.into_response(refused)
     } else if preflight {
         request.into_response(
             HttpResponse::NoContent()
@@ -109,10 +109,16 @@ pub async fn edge(
         response.status(),
         service.clock.monotonic().saturating_sub(started),
     );
-    if let (Some(busy), BodySize::Stream) = (busy, response.response().body().size()) {
-        busy.for_good();
-    }
-    Ok(response)
+    Ok(match (busy, response.response().body().size()) {
+        (Some(busy), BodySize::Stream) => {
+            busy.for_good();
+            response
+        }
+        (Some(busy), BodySize::Sized(size)) if size > PIECE as u64 => {
+            response.map_body(|_, body| busy.while_it_is_read(body))
+        }
+        _ => response,
+    })
 }
 
 /// The request's span: a part of its caller's trace where `traceparent` names one, else of one of its own.
@@ -199,11 +205,7 @@ fn in_our_words(path: &str, response: &HttpResponse) -> Option<HttpResponse> {
         status if status.is_client_error() => (Code::RequestBodyInvalid, "The body did not arrive whole."),
         _ => (Code::InternalError, "The request could not be served. Tell the operator the trace_id."),
     };
-    let mut ours = if path.starts_with("/oauth/") {
-        OAuthError { status: code.status(), ..OAuthError::invalid_request(detail) }.error_response()
-    } else {
-        Problem::new(code, detail).error_response()
-    };
+    let mut ours = refusal(path, code, detail);
     // what of the body is still to come is not waited for
     ours.head_mut().set_connection_type(ConnectionType::Close);
     Some(ours)
@@ -296,18 +298,36 @@ fn observe(
 }
 
 /// In `dev` only loopback names are served: a page that resolves its own name to 127.0.0.1 gets nothing.
-fn host_refused(service: &Service, request: &ServiceRequest) -> Option<Problem> {
+fn host_refused(service: &Service, request: &ServiceRequest) -> Option<HttpResponse> {
     if !service.loopback_hosts_only {
         return None;
     }
     let mut hosts = request.headers().get_all(header::HOST);
     let host = hosts.next().and_then(|h| h.to_str().ok()).unwrap_or("");
     (hosts.next().is_some() || !is_loopback_host(host)).then(|| {
-        Problem::new(
-            Code::HostNotAllowed,
-            "`stagedoor dev` answers only to localhost, 127.0.0.1 and [::1]. Use `stagedoor serve` for other names.",
-        )
+        let detail =
+            "`stagedoor dev` answers only to localhost, 127.0.0.1 and [::1]. Use `stagedoor serve` for other names.";
+        Problem::new(Code::HostNotAllowed, detail).error_response()
     })
+}
+
+/// A body is limited as it arrives: unpacked, it could be a thousand times as long.
+fn encoding_refused(request: &ServiceRequest) -> Option<HttpResponse> {
+    let encodings = request.headers().get_all(header::CONTENT_ENCODING);
+    let packed = |encoding: &HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    encodings.into_iter().any(packed).then(|| {
+        let detail = "Send the body as it is, without Content-Encoding.";
+        refusal(request.path(), Code::RequestBodyInvalid, detail)
+    })
+}
+
+/// A refusal in the words of the path's own errors.
+fn refusal(path: &str, code: Code, detail: &'static str) -> HttpResponse {
+    if path.starts_with("/oauth/") {
+        OAuthError { status: code.status(), ..OAuthError::invalid_request(detail) }.error_response()
+    } else {
+        Problem::new(code, detail).error_response()
+    }
 }
 
 /// Whether a `Host` header names this machine's loopback.
