@@ -1,5 +1,7 @@
 //! `audit verify`: finds every tampering it can, and claims nothing about what it cannot (audit-log.md §7).
 
+use std::path::{Path, PathBuf};
+
 use sqlx::AssertSqlSafe;
 use stagedoor::server::log::head::Head;
 use stagedoor::server::log::tree::leaf_hash;
@@ -256,16 +258,56 @@ both! {
     }
 }
 
+both! {
+    async fn a_tail_that_was_cut_and_written_anew_is_no_continuation_of_what_was_signed(bench) {
+        let (writes, looks) = (bench.log().await, bench.log().await);
+        for _ in 0..80 {
+            writes.record(bench.grant("a", "u")).await.unwrap();
+        }
+        assert!(looks.checkpoint().await.is_ok());
+        writes.close().await;
+        tamper(&bench, &CUT).await;
+        // another process, which has not seen what is gone, goes past it
+        let other = bench.log().await;
+        for _ in 0..20 {
+            other.record(bench.grant("b", "v")).await.unwrap();
+        }
+        other.close().await;
+        let published = looks.checkpoint().await;
+        assert!(matches!(published, Err(LogError::Stopped(Fatal::Fork { size: 80 }))), "{published:?}");
+        let recorded = looks.record(bench.grant("a", "u")).await;
+        assert!(matches!(recorded, Err(LogError::Stopped(Fatal::Fork { size: 80 }))), "{recorded:?}");
+        looks.close().await;
+    }
+}
+
+/// A copy of a database in one file.
+async fn copy_of(path: &Path) -> PathBuf {
+    let copy = path.with_extension("copy");
+    std::fs::copy(path, &copy).unwrap();
+    std::fs::copy(path.with_extension("db-wal"), copy.with_extension("copy-wal")).unwrap();
+    // closed, it has taken in its write-ahead log
+    Db::connect(&format!("sqlite://{}", copy.display())).await.unwrap().close().await;
+    copy
+}
+
+/// As an operator puts a backup back, but for stopping the service.
+fn put_back(copy: &Path, path: &Path) {
+    for beside in ["db-wal", "db-shm"] {
+        std::fs::remove_file(path.with_extension(beside)).unwrap();
+    }
+    std::fs::rename(copy, path).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_put_in_place_of_the_database_stops_the_log() {
     let bench = Bench::sqlite().await.unwrap();
     let log = bench.log().await;
     log.record(bench.grant("a", "u")).await.unwrap();
     let Db::Sqlite(db) = &bench.service else { panic!("sqlite") };
-    let backup = db.path().with_extension("backup");
-    std::fs::copy(db.path(), &backup).unwrap();
+    let older = copy_of(db.path()).await;
     log.record(bench.grant("a", "v")).await.unwrap();
-    std::fs::rename(&backup, db.path()).unwrap();
+    put_back(&older, db.path());
     for _ in 0..2 {
         let recorded = log.record(bench.grant("a", "w")).await;
         assert!(matches!(recorded, Err(LogError::Stopped(Fatal::Exchanged))), "{recorded:?}");
@@ -273,6 +315,30 @@ async fn a_file_put_in_place_of_the_database_stops_the_log() {
     let published = log.checkpoint().await;
     assert!(matches!(published, Err(LogError::Stopped(Fatal::Exchanged))), "{published:?}");
     log.close().await;
+    let there = Db::connect(&format!("sqlite://{}", db.path().display())).await.unwrap();
+    let options = stagedoor::server::log::LogOptions { compare_database_clock: false, ..Default::default() };
+    let opened = bench.open(there, options).await;
+    assert!(
+        matches!(opened, Err(OpenError::Halted(_))),
+        "an older copy is not continued by a restart: {opened:?}"
+    );
+}
+
+/// A whole copy has every entry: whoever starts on it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_copy_in_place_of_the_database_may_be_started() {
+    let bench = Bench::sqlite().await.unwrap();
+    let log = bench.log().await;
+    log.record(bench.grant("a", "u")).await.unwrap();
+    let Db::Sqlite(db) = &bench.service else { panic!("sqlite") };
+    let whole = copy_of(db.path()).await;
+    put_back(&whole, db.path());
+    let recorded = log.record(bench.grant("a", "w")).await;
+    assert!(matches!(recorded, Err(LogError::Stopped(Fatal::Exchanged))), "{recorded:?}");
+    log.close().await;
+    let there = Db::connect(&format!("sqlite://{}", db.path().display())).await.unwrap();
+    let options = stagedoor::server::log::LogOptions { compare_database_clock: false, ..Default::default() };
+    bench.open(there, options).await.unwrap().close().await;
 }
 
 both! {

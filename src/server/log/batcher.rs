@@ -186,7 +186,7 @@ impl Batcher {
             last_append = self.clock.monotonic();
             if let Err(Failure::Fatal(fatal)) = recorded {
                 tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process wrote");
-                halt::mark(&self.db, self.floor.epoch, &fatal).await;
+                halt::mark(&self.db, &self.floor, &fatal).await;
                 self.fatal.send_replace(Some(fatal.clone()));
                 self.queue.close();
                 let left = std::iter::from_fn(|| self.queue.try_recv().ok());
@@ -293,7 +293,7 @@ impl Batcher {
             Some(stored) => Head::read(stored)?,
             None => Head::empty(self.signer.epoch()),
         };
-        check_floor(&self.floor, &head, last.root_at_floor.as_deref())?;
+        head.continues(&self.floor, last.root_at_floor.as_deref()).map_err(Failure::Fatal)?;
         // this process's own head was signed by it; another's has to be, or it is no replica's
         let vouched = |stored| self.signer.vouches_for(stored);
         if head.size() > 0 && head != self.floor && !last.head.as_ref().is_some_and(vouched) {
@@ -421,21 +421,6 @@ fn heartbeat(entropy: &dyn Entropy) -> Result<Queued, BodyError> {
     let record = Record::of(Event::new(EventType::Heartbeat));
     let draft = Draft::of(&record.event, None, entropy)?;
     Ok(Queued { record, draft, surgery: None, reply: reply().0, place: None })
-}
-
-/// The floor guard: what this process saw committed must still be there (invariants 9 and 10).
-fn check_floor(floor: &Head, head: &Head, root_at_floor: Option<&[u8]>) -> Result<(), Failure> {
-    if head.epoch != floor.epoch {
-        return Err(Failure::Fatal(Fatal::Epoch { database: head.epoch, seen: floor.epoch }));
-    }
-    if head.size() < floor.size() {
-        return Err(Failure::Fatal(Fatal::Rollback { database: head.size(), seen: floor.size() }));
-    }
-    if floor.size() == 0 || root_at_floor.is_some_and(|root| root[..] == floor.root[..]) {
-        Ok(())
-    } else {
-        Err(Failure::Fatal(Fatal::Fork { size: floor.size() }))
-    }
 }
 
 /// What everyone in the batch is told, now that it is durable.

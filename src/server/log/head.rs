@@ -1,8 +1,9 @@
 //! A head of the log: an epoch's tree as far as it is committed.
 
+use super::Fatal;
 use super::tree::{Frontier, Hash};
-use crate::server::store::StoreError;
 use crate::server::store::append::{EPOCH_SPAN, StoredHead};
+use crate::server::store::{Db, StoreError, read};
 
 /// A committed state of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,39 @@ impl Head {
             t_us: self.t_us.unwrap_or_default(),
             signature: None,
         }
+    }
+
+    /// The floor guard: what this process saw committed must still be there (invariants 9 and 10). `root_there` is the root of
+    /// the database's head at the size of `seen`.
+    ///
+    /// # Errors
+    /// How this head does not continue `seen`.
+    pub(super) fn continues(&self, seen: &Self, root_there: Option<&[u8]>) -> Result<(), Fatal> {
+        if self.epoch != seen.epoch {
+            return Err(Fatal::Epoch { database: self.epoch, seen: seen.epoch });
+        }
+        if self.size() < seen.size() {
+            return Err(Fatal::Rollback { database: self.size(), seen: seen.size() });
+        }
+        if seen.size() == 0 || root_there.is_some_and(|root| root[..] == seen.root[..]) {
+            Ok(())
+        } else {
+            Err(Fatal::Fork { size: seen.size() })
+        }
+    }
+
+    /// Whether this head of `db` continues `seen`; how it does not.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub(super) async fn is_seen_in(&self, db: &Db, seen: &Self) -> Result<Result<(), Fatal>, StoreError> {
+        let root = if self.size() == seen.size() {
+            Some(self.root.to_vec())
+        } else {
+            let there = read::head_at_or_before(db, position(seen.epoch, 0), seen.end()).await?;
+            there.filter(|there| there.size == seen.end()).map(|there| there.root)
+        };
+        Ok(self.continues(seen, root.as_deref()))
     }
 
     /// Entries in this epoch's tree.

@@ -374,7 +374,7 @@ impl Log {
             && self.0.fatal.borrow().is_none()
         {
             tracing::error!(reason = %fatal, "the issuance log stopped: it is not the log this process knows");
-            halt::mark(&self.0.db, self.epoch(), fatal).await;
+            halt::mark(&self.0.db, &self.seen(), fatal).await;
             self.0.fatal.send_replace(Some(fatal.clone()));
         }
         signed
@@ -382,7 +382,7 @@ impl Log {
 
     async fn newest_signed(&self) -> Result<String, LogError> {
         // before the database is asked, which then holds as much or more
-        let (own, seen) = (self.0.published.borrow().clone(), self.0.longest.head());
+        let (own, seen) = (self.0.published.borrow().clone(), self.seen());
         if self.0.db.was_exchanged() {
             return Err(LogError::Stopped(Fatal::Exchanged));
         }
@@ -391,16 +391,7 @@ impl Log {
             Some(stored) => Head::read(stored)?,
             None => Head::empty(self.0.signer.epoch()),
         };
-        let seen = if own.head.size() > seen.size() { &own.head } else { &seen };
-        if head.epoch != seen.epoch {
-            return Err(LogError::Stopped(Fatal::Epoch { database: head.epoch, seen: seen.epoch }));
-        }
-        if head.size() < seen.size() {
-            return Err(LogError::Stopped(Fatal::Rollback { database: head.size(), seen: seen.size() }));
-        }
-        if head.size() == seen.size() && head.root != seen.root {
-            return Err(LogError::Stopped(Fatal::Fork { size: head.size() }));
-        }
+        head.is_seen_in(&self.0.db, &seen).await?.map_err(LogError::Stopped)?;
         if head.size() == own.head.size() {
             return Ok(own.checkpoint.to_string());
         }
@@ -410,6 +401,12 @@ impl Log {
         self.0.longest.saw(&head);
         // only committed heads can be seen, and a commit is durable before it is seen
         Ok(self.0.signer.sign(head.size(), head.root))
+    }
+
+    /// The longest head that this process committed, signed or opened with.
+    fn seen(&self) -> Head {
+        let (own, signed) = (self.0.published.borrow().head.clone(), self.0.longest.head());
+        if own.size() > signed.size() { own } else { signed }
     }
 
     /// The signed checkpoint of an earlier size; `None` where no append ended.

@@ -140,6 +140,17 @@ impl Db {
         }
     }
 
+    /// SQLite: the file that stands where this one was. PostgreSQL: this database.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub(crate) async fn opened_again(&self) -> Result<Self, StoreError> {
+        match self {
+            Self::Sqlite(db) => Ok(Self::Sqlite(db.opened_again().await?)),
+            Self::Postgres(_) => Ok(self.clone()),
+        }
+    }
+
     const fn in_list(&self, parameter: u8, cast: &'static str) -> List {
         List { sqlite: matches!(self, Self::Sqlite(_)), parameter, cast }
     }

@@ -84,6 +84,10 @@ impl SqliteDb {
         Ok(db)
     }
 
+    pub(super) async fn opened_again(&self) -> Result<Self, StoreError> {
+        Self::open(&format!("sqlite://{}", self.path.display()), false).await
+    }
+
     /// The one connection that writes. The log's batcher holds it for the length of a batch.
     pub(crate) const fn writer(&self) -> &SqlitePool {
         &self.writer
