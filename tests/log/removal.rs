@@ -11,6 +11,7 @@ use stagedoor::server::log::{
     Checkpoint, CheckpointSigner, CodeRow, Effect, EntryFilter, Event, EventType, Fatal, Log, LogError,
     LogOptions, ReadError, Record, Tag, proof,
 };
+use stagedoor::server::store::whole::private_rows;
 use stagedoor::server::store::{Db, check_service_role};
 use stagedoor::token::{Clock as _, GrantId};
 
@@ -62,6 +63,28 @@ both! {
         holds(&bench, &[before]).await;
         check_service_role(&bench.service).await.unwrap();
         bench.owner.forget().await.unwrap();
+    }
+}
+
+both! {
+    async fn two_erasures_at_once_bring_nothing_back(bench) {
+        let (one, other) = (owner_log(&bench).await, owner_log(&bench).await);
+        for _ in 0..40 {
+            one.record(bench.grant("admin_forgetme", "user_forgetme")).await.unwrap();
+        }
+        let now = bench.clock.now() + ACTOR_RETENTION + Duration::from_hours(1);
+        let whom = Whom::Actor { sub: "admin_forgetme".parse().unwrap(), iss: None, basis: "request".into() };
+        // each has read every row before either of them has the log's lock
+        let (his, hers) = tokio::join!(
+            erase(&one, &whom, now, ACTOR_RETENTION),
+            async { erase(&other, &Whom::Subject("user_forgetme".parse().unwrap()), bench.clock.now(), ACTOR_RETENTION).await }
+        );
+        assert_eq!((his.unwrap().entries, hers.unwrap().entries), (40, 40));
+        let left = private_rows(&bench.service, -1, 1000).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        one.close().await;
+        other.close().await;
+        holds(&bench, &[]).await;
     }
 }
 

@@ -70,9 +70,6 @@ pub enum RemovalError {
     Log(#[from] LogError),
 }
 
-/// A row that is about somebody else.
-struct NotHis;
-
 impl Whom {
     const fn fields(&self) -> &'static [&'static str] {
         match self {
@@ -92,29 +89,30 @@ impl Whom {
         }
     }
 
-    /// What stays of a row, `None` for nothing, or [`NotHis`] when the row is not about him.
-    fn reduce(&self, row: &StoredPrivate) -> Result<Option<StoredPrivate>, NotHis> {
-        let list: Vec<String> = serde_json::from_str(&row.disclosures).map_err(|_| NotHis)?;
-        let opened: Vec<(String, (String, Value))> =
-            list.into_iter().filter_map(|text| open_disclosure(&text).map(|open| (text, open))).collect();
-        if !opened.iter().any(|(_, (name, value))| self.is_in(name, value)) {
-            return Err(NotHis);
-        }
-        let gone = |name: &str| self.fields().contains(&name);
-        let kept: Vec<&str> =
-            opened.iter().filter(|(_, (name, _))| !gone(name)).map(|(text, _)| text.as_str()).collect();
-        if kept.is_empty() {
-            return Ok(None);
-        }
-        let unless = |name: &str, value: &Option<String>| value.clone().filter(|_| !gone(name));
-        Ok(Some(StoredPrivate {
-            disclosures: json!(kept).to_string(),
-            actor: unless("act", &row.actor),
-            actor_iss: unless("act", &row.actor_iss),
-            subject: unless("sub", &row.subject),
-            ticket: unless("ticket", &row.ticket),
-        }))
+    fn is_named_by(&self, row: &StoredPrivate) -> bool {
+        opened(row).iter().any(|(_, (name, value))| self.is_in(name, value))
     }
+}
+
+/// A row's disclosures as text, and as name and value.
+fn opened(row: &StoredPrivate) -> Vec<(String, (String, Value))> {
+    let list: Vec<String> = serde_json::from_str(&row.disclosures).unwrap_or_default();
+    list.into_iter().filter_map(|text| open_disclosure(&text).map(|open| (text, open))).collect()
+}
+
+/// What stays of a row when disclosures of these names go; `None` for nothing.
+pub(in crate::server) fn without(row: StoredPrivate, fields: &[&str]) -> Option<StoredPrivate> {
+    let gone = |name: &str| fields.contains(&name);
+    let kept: Vec<String> =
+        opened(&row).into_iter().filter(|(_, (name, _))| !gone(name)).map(|(text, _)| text).collect();
+    let unless = |name: &str, value: Option<String>| value.filter(|_| !gone(name));
+    (!kept.is_empty()).then(|| StoredPrivate {
+        disclosures: json!(kept).to_string(),
+        actor: unless("act", row.actor),
+        actor_iss: unless("act", row.actor_iss),
+        subject: unless("sub", row.subject),
+        ticket: unless("ticket", row.ticket),
+    })
 }
 
 /// Erases `whom` from every entry, and records which entries that concerned. Acts younger than `retention`
@@ -144,22 +142,24 @@ pub async fn erase(
         erased.ended = end_grants_on(log, subject, now).await?;
     }
     let mut after = -1;
-    let mut found: Vec<(i64, Option<StoredPrivate>)> = Vec::new();
+    let mut found: Vec<i64> = Vec::new();
     loop {
         let rows = private_rows(log.db(), after, CHUNK).await.map_err(LogError::from)?;
         let Some(last) = rows.last() else { break };
         after = last.idx;
         for PrivateEntry { idx, t_us, row } in rows.into_iter().filter(|row| row.idx < end) {
-            let Ok(reduced) = whom.reduce(&row) else { continue };
+            if !whom.is_named_by(&row) {
+                continue;
+            }
             if t_us > youngest {
                 erased.too_young += 1;
                 continue;
             }
-            let other_epoch = found.first().is_some_and(|(first, _)| locate(*first).0 != locate(idx).0);
+            let other_epoch = found.first().is_some_and(|first| locate(*first).0 != locate(idx).0);
             if other_epoch || found.len() == PER_ENTRY {
                 erased.entries += cut(log, whom, std::mem::take(&mut found)).await?;
             }
-            found.push((idx, reduced));
+            found.push(idx);
         }
     }
     erased.entries += cut(log, whom, found).await?;
@@ -185,8 +185,8 @@ async fn end_grants_on(log: &Log, subject: &Sub, now: DateTime<Utc>) -> Result<u
     Ok(log.record(record).await?.matched)
 }
 
-async fn cut(log: &Log, whom: &Whom, rows: Vec<(i64, Option<StoredPrivate>)>) -> Result<u64, LogError> {
-    let Some((first, _)) = rows.first() else { return Ok(0) };
+async fn cut(log: &Log, whom: &Whom, rows: Vec<i64>) -> Result<u64, LogError> {
+    let Some(first) = rows.first() else { return Ok(0) };
     let mut detail = Map::new();
     let (epoch, _) = locate(*first);
     if epoch != log.epoch() {
@@ -196,10 +196,11 @@ async fn cut(log: &Log, whom: &Whom, rows: Vec<(i64, Option<StoredPrivate>)>) ->
         detail.insert("basis".into(), basis.as_str().into());
     }
     detail.insert("fields".into(), json!(whom.fields()));
-    detail.insert("indexes".into(), json!(ranges(rows.iter().map(|(idx, _)| locate(*idx).1))));
+    detail.insert("indexes".into(), json!(ranges(rows.iter().map(|idx| locate(*idx).1))));
     let count = rows.len() as u64;
     let event = Event { detail: Some(detail), ..Event::new(EventType::Erase) };
-    log.operate(Record::of(event).from_the_reserve(), Surgery::Erase(rows)).await?;
+    let erases = Surgery::Erase { rows, fields: whom.fields() };
+    log.operate(Record::of(event).from_the_reserve(), erases).await?;
     Ok(count)
 }
 

@@ -5,12 +5,19 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::append::{StoredPrivate, Tx, on_tx};
 use super::{Db, StoreError, json};
+use crate::server::log::erase::without;
 
 /// What is taken out. Positions are global.
 #[derive(Debug, Clone)]
 pub enum Surgery {
-    /// Rows of personal data, each replaced by what stays of it.
-    Erase(Vec<(i64, Option<StoredPrivate>)>),
+    /// These disclosures of rows of personal data. What stays is told from the rows as they are then: somebody else may
+    /// have erased more of them meanwhile.
+    Erase {
+        /// The rows.
+        rows: Vec<i64>,
+        /// The names of the disclosures.
+        fields: &'static [&'static str],
+    },
     /// Bodies and personal data under whole tiles `[first, last)`, whose hashes are kept.
     Prune {
         /// The first tile.
@@ -27,12 +34,12 @@ impl Tx<'_> {
     /// The role is not the owner, or the database could not do it.
     pub async fn operate(&mut self, surgery: &Surgery) -> Result<(), StoreError> {
         let tables: &[&str] = match surgery {
-            Surgery::Erase(_) => &["audit_private"],
+            Surgery::Erase { .. } => &["audit_private"],
             Surgery::Prune { .. } => &["audit_private", "audit_entry"],
         };
         let guards = self.unguard(tables).await?;
         match surgery {
-            Surgery::Erase(rows) => self.erase(rows).await?,
+            Surgery::Erase { rows, fields } => self.erase(rows, fields).await?,
             Surgery::Prune { first, last } => self.prune(*first, *last).await?,
         }
         for guard in guards {
@@ -70,9 +77,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    async fn erase(&mut self, rows: &[(i64, Option<StoredPrivate>)]) -> Result<(), StoreError> {
-        let positions = json(&rows.iter().map(|(idx, _)| *idx).collect::<Vec<i64>>());
+    async fn erase(&mut self, rows: &[i64], fields: &[&str]) -> Result<(), StoreError> {
+        type Row = (i64, String, Option<String>, Option<String>, Option<String>, Option<String>);
+        let positions = json(&rows);
         let these = self.in_number_list(1);
+        let sql = format!(
+            "SELECT idx, disclosures, actor, actor_iss, subject, ticket FROM audit_private WHERE idx {these}"
+        );
+        let there: Vec<Row> = on_tx!(self, (conn) => {
+            sqlx::query_as(AssertSqlSafe(sql)).bind(&positions).fetch_all(conn).await?
+        });
         let nothing = if matches!(self, Self::Sqlite(_)) { "x''" } else { "''" };
         // what the policy would be asked again with is his data too, sealed or not: such a grant is not known any more
         let grants = format!("SELECT grant_id FROM audit_index WHERE grant_id IS NOT NULL AND idx {these}");
@@ -85,7 +99,10 @@ impl Tx<'_> {
                 sqlx::query(AssertSqlSafe(sql)).bind(&positions).execute(conn).await.map(drop)?;
             });
         }
-        let kept = rows.iter().filter_map(|(idx, row)| Some((*idx, row.clone()?)));
+        let kept = there.into_iter().filter_map(|(idx, disclosures, actor, actor_iss, subject, ticket)| {
+            let row = StoredPrivate { disclosures, actor, actor_iss, subject, ticket };
+            Some((idx, without(row, fields)?))
+        });
         self.insert_private(kept.collect()).await
     }
 
