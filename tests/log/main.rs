@@ -2,6 +2,8 @@
 
 #[path = "../support/pg.rs"]
 mod pg;
+#[path = "../support/sql.rs"]
+mod sql;
 
 mod append;
 mod exporting;

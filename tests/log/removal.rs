@@ -8,8 +8,8 @@ use stagedoor::server::log::epoch::{self, EpochError, EpochReason};
 use stagedoor::server::log::erase::{ACTOR_RETENTION, RemovalError, Whom, erase, prune};
 use stagedoor::server::log::verify::{self, Finding};
 use stagedoor::server::log::{
-    Checkpoint, CheckpointSigner, CodeRow, Effect, EntryFilter, Event, EventType, Fatal, Log, LogError,
-    LogOptions, ReadError, Record, Tag, proof,
+    ApprovalRow, ApprovalState, Checkpoint, CheckpointSigner, CodeRow, Condition, Effect, EntryFilter, Event,
+    EventType, Fatal, Log, LogError, LogOptions, ReadError, Record, Tag, proof,
 };
 use stagedoor::server::store::whole::private_rows;
 use stagedoor::server::store::{Db, check_service_role};
@@ -263,6 +263,52 @@ both! {
         holds(&bench, &[old]).await;
         check_service_role(&bench.service).await.unwrap();
         bench.log().await.close().await;
+    }
+}
+
+both! {
+    async fn an_approval_planted_between_two_epochs_is_none(bench) {
+        let log = bench.log().await;
+        let mut asked = bench.grant("a", "u");
+        let grant = asked.event.grant.clone().unwrap();
+        asked.effects.push(Effect::InsertApproval(ApprovalRow {
+            grant: grant.clone(),
+            state: ApprovalState::Waiting,
+            lapses_at: bench.clock.now() + Duration::from_mins(30),
+            lifetime_seconds: 600,
+            asker: None,
+        }));
+        log.record(asked).await.unwrap();
+        log.close().await;
+        let signer = || CheckpointSigner::from_seed(&SEED, HOST, 2).unwrap();
+        let options = LogOptions { compare_database_clock: false, ..LogOptions::default() };
+        let (clock, entropy) = (bench.clock.clone(), bench.entropy.clone());
+        let reason = EpochReason::Restored;
+        epoch::begin(bench.service.clone(), signer(), clock.clone(), entropy.clone(), options.clone(), reason, None)
+            .await
+            .unwrap();
+        let log = Log::open(bench.service.clone(), signer(), clock, entropy, options).await.unwrap();
+        let counts = async || {
+            let conditions = vec![Condition::Approved(grant.clone())];
+            let record = Record { conditions, ..Record::of(Event::new(EventType::Use)) };
+            log.record(record).await.unwrap().failed.is_none()
+        };
+        let body = format!(r#"{{"typ":"approve","grant":"{grant}","decision":"granted"}}"#);
+        let blob: String = body.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let (bytes, leaf) = if matches!(bench.service, Db::Sqlite(_)) {
+            crate::sql::execute(&bench.service_url, "DROP TRIGGER audit_entry_no_replace").await;
+            (format!("x'{blob}'"), "zeroblob(32)")
+        } else {
+            (format!("decode('{blob}', 'hex')"), r"decode(repeat('00', 32), 'hex')")
+        };
+        for forge in [
+            format!("INSERT INTO audit_entry (idx, t_us, leaf, body) VALUES (100, 0, {leaf}, {bytes})"),
+            "UPDATE approval SET state = 'approved', decided_idx = 100".to_owned(),
+        ] {
+            assert_eq!(crate::sql::execute(&bench.service_url, &forge).await, 1);
+        }
+        assert!(!counts().await, "no head seals it");
+        log.close().await;
     }
 }
 

@@ -38,8 +38,8 @@ impl Tx<'_> {
     /// # Errors
     /// The database could not be asked.
     pub async fn approval_states(&mut self, grants: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
-        // an approval is what the log says, not what the row says: whoever changes the row leaves no entry behind
-        // (an entry cannot be added below the newest head, and what is above it is not continued)
+        // an approval is what the log says, not what the row says: whoever changes the row leaves no entry behind that a
+        // head seals (one can be planted between two epochs, or where a body was pruned)
         let body = if matches!(self, Self::Sqlite(_)) {
             "CAST(e.body AS TEXT)"
         } else {
@@ -48,7 +48,9 @@ impl Tx<'_> {
         let sql = format!(
             "SELECT a.grant_id, CASE WHEN a.state <> 'approved' OR EXISTS (SELECT 1 FROM audit_entry e \
              WHERE e.idx = a.decided_idx AND {body} ->> 'typ' = 'approve' AND {body} ->> 'grant' = a.grant_id \
-             AND {body} ->> 'decision' = 'granted') THEN a.state ELSE 'waiting' END \
+             AND {body} ->> 'decision' = 'granted' \
+             AND NOT EXISTS (SELECT 1 FROM audit_pruned_tile p WHERE p.n = (e.idx >> 8)) \
+             AND (SELECT h.prev FROM audit_head h WHERE h.size > e.idx ORDER BY h.size LIMIT 1) <= e.idx) THEN a.state ELSE 'waiting' END \
              FROM approval a WHERE a.grant_id {}",
             self.texts()
         );
