@@ -44,8 +44,8 @@ impl Checker {
 
     /// The claims of a token that is valid for this client; else the reason, as a word.
     ///
-    /// A client is told nothing of tokens for others (contract.md §3): they are `audience_mismatch` to it,
-    /// whatever else is wrong with them.
+    /// A client is told nothing of tokens for others (contract.md §3): one whose signature holds is `audience_mismatch` to it,
+    /// whatever else is wrong with it.
     pub fn check(
         &self,
         client: &Client,

@@ -226,9 +226,10 @@ impl Verifier {
         };
         // Everything that depends on the time, the caller or revocations is asked every time.
         let now = self.clock.now();
-        check_times(&verified, now)?;
         let rule = trust.issuers.get(verified.iss.as_str()).ok_or(Invalid::Issuer)?;
+        // first: whoever a token is not for learns nothing else of it
         check_audience(&verified, rule.issuer.audiences(), expect.audiences)?;
+        check_times(&verified, now)?;
         let standing = self.standing(&verified, now);
         if standing == Standing::Revoked {
             return Err(Invalid::Revoked);

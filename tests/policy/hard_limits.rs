@@ -195,9 +195,21 @@ fn a_reason_is_needed_unless_the_policy_supplies_one_for_the_client() {
         assert_eq!(denied_by(ask(&plain, &[("/reason", none.clone())])), builtin::REASON_MISSING);
         granted(ask(&generous(), &[("/reason", none)]));
     }
-    let q = crate::support::question(crate::support::facts());
-    assert_eq!(generous().default_reason(&q.client), Some("none given"));
-    assert_eq!(plain.default_reason(&q.client), None);
+    let limits = granted(ask(&generous(), &[("/reason", json!(null))]));
+    assert_eq!(limits.default_reason.as_deref(), Some("none given"));
+}
+
+#[test]
+fn one_permits_default_reason_is_no_other_permits() {
+    let two = policy(
+        r#"@id("narrow") @client("client_1") @default_reason("nightly job")
+           permit (principal, action, resource) when { context has ticket && context.ticket == "JOB-1" };
+           @id("support") permit (principal, action, resource);"#,
+    );
+    assert_eq!(denied_by(ask(&two, &[("/reason", json!(null))])), builtin::REASON_MISSING);
+    assert_eq!(granted(ask(&two, &[])).default_reason, None);
+    let job = granted(ask(&two, &[("/reason", json!(null)), ("/ticket", json!("JOB-1"))]));
+    assert_eq!(job.default_reason.as_deref(), Some("nightly job"));
 }
 
 #[test]

@@ -225,8 +225,8 @@ impl Company {
         std::fs::rename(new, path).unwrap();
     }
 
-    /// Changes what the directory says of somebody, and waits until `replicas` know it.
-    pub async fn change(&self, id: &str, change: Value, replicas: &[&Replica]) {
+    /// Changes what the directory's file says of somebody; what it says then.
+    pub fn write(&self, id: &str, change: Value) -> Value {
         let wanted = {
             let mut people = self.people.lock().unwrap();
             let person = people.get_mut(id).unwrap();
@@ -234,6 +234,12 @@ impl Company {
             person.clone()
         };
         self.write_people();
+        wanted
+    }
+
+    /// Changes what the directory says of somebody, and waits until `replicas` know it.
+    pub async fn change(&self, id: &str, change: Value, replicas: &[&Replica]) {
+        let wanted = self.write(id, change);
         let roles: Vec<String> = serde_json::from_value(wanted["roles"].clone()).unwrap();
         for replica in replicas {
             until("the directory changes", || async {

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alike;
 mod approval;
 mod company;
 mod oauth;

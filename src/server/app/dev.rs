@@ -59,6 +59,11 @@ async fn ready(config: Config) -> Result<(Running, DevClient), AppError> {
             config.listen
         )));
     }
+    if let Some(metrics) = config.metrics_listen.filter(|metrics| !is_loopback(metrics.ip())) {
+        return Err(AppError::Refused(format!(
+            "`stagedoor dev` shows its metrics on loopback only, not on {metrics}; leave METRICS_LISTEN out"
+        )));
+    }
     if config.tls.is_some() {
         return Err(AppError::Refused(
             "`stagedoor dev` serves plain HTTP to this machine alone; leave TLS_CERT_FILE and TLS_KEY_FILE to `stagedoor serve`".into(),
@@ -73,13 +78,13 @@ async fn ready(config: Config) -> Result<(Running, DevClient), AppError> {
 
 /// The demo directory stands in where none is configured; the policy does by itself.
 fn with_demo_parts(mut config: Config) -> Result<Config, AppError> {
-    let failed = AppError::failed("DATA_DIR cannot be written");
+    let failed = || AppError::failed("DATA_DIR cannot be written");
+    private_directory(&config.data_dir).map_err(failed())?;
     if config.directory == DirectoryConfig::None {
         let path = config.data_dir.join("dev-directory.json");
-        let written = private_directory(&config.data_dir).and_then(|()| {
-            if path.exists() { Ok(()) } else { std::fs::write(&path, directory::DEMO_PEOPLE) }
-        });
-        written.map_err(failed)?;
+        if !path.exists() {
+            std::fs::write(&path, directory::DEMO_PEOPLE).map_err(failed())?;
+        }
         config.directory = DirectoryConfig::File { path };
     }
     Ok(config)

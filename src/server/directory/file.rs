@@ -99,7 +99,7 @@ impl FileDirectory {
     }
 
     /// Reads the file again when it is another than last time. One caller does it, the rest go on with what is known.
-    async fn look_again(&self) {
+    pub(super) async fn look_again(&self) {
         let now = millis(self.clock.monotonic());
         let due = self.next_look.load(Ordering::Relaxed);
         let won = now >= due

@@ -167,6 +167,14 @@ impl Directory {
         }
     }
 
+    /// As [`Self::cached`], but a file that was changed is read again first: that is no outbound call.
+    pub async fn known(&self, id: &Sub) -> Cached {
+        if let Kind::File(file) = &self.0 {
+            file.look_again().await;
+        }
+        self.cached(id)
+    }
+
     /// What is known of this id without any outbound call.
     #[must_use]
     pub fn cached(&self, id: &Sub) -> Cached {

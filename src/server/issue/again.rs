@@ -24,6 +24,9 @@ pub(super) struct Facts {
     acr: Option<String>,
     amr: Vec<String>,
     auth_time: Option<i64>,
+    /// When all this was so, seconds; facts of versions before this one do not say.
+    #[serde(default)]
+    at: Option<i64>,
     #[serde(default)]
     directory_id: Option<Sub>,
     pub target: Sub,
@@ -80,7 +83,13 @@ impl Granted {
 }
 
 impl Facts {
-    pub fn of(ask: &Ask, actor: &ActorFacts, target: &Sub, address: Option<IpAddr>) -> Self {
+    pub fn of(
+        ask: &Ask,
+        actor: &ActorFacts,
+        target: &Sub,
+        address: Option<IpAddr>,
+        now: DateTime<Utc>,
+    ) -> Self {
         Self {
             act: actor.act.clone(),
             assurance: actor.assurance,
@@ -90,6 +99,7 @@ impl Facts {
             acr: actor.acr.clone(),
             amr: actor.amr.clone(),
             auth_time: actor.auth_time.map(|at| at.timestamp()),
+            at: Some(now.timestamp()),
             directory_id: actor.directory_id.clone(),
             target: target.clone(),
             reason: ask.reason.clone(),
@@ -169,6 +179,7 @@ impl IssueDesk {
             audience: facts.audience.clone(),
             scope: facts.scope.clone(),
             approval: None,
+            by_code,
         };
         event.personal.reason.clone_from(&facts.reason);
         event.personal.ticket.clone_from(&facts.ticket);
@@ -177,8 +188,7 @@ impl IssueDesk {
         let policy = self.policy.current();
         let terms = Terms { now, look: Look::Up, policy: &policy, besides: Some(&facts.target) };
         let target = Target { id: facts.target.clone(), parent: parent(&grant.row, facts), may_act: None };
-        let mut question = self.question(&as_minter, &ask, &target, actor, terms).await?;
-        question.by_code = by_code;
+        let question = self.question(&as_minter, &ask, &target, actor, terms).await?;
         let limits = self.judge(&as_minter, &policy, &question, event).await?;
         approved_before(&limits, grant)?;
         Ok(limits)
@@ -217,8 +227,9 @@ impl IssueDesk {
         let (Some::<Facts>(mut facts), Some(minter)) = (facts, minter) else {
             return Err(Denial::nothing_known());
         };
-        // his login was as old as a rule allows when he asked; it counts as that old
-        facts.auth_time = facts.auth_time.map(|at| at + (now - grant.row.created_at).num_seconds());
+        // his login was as old as a rule allows when it was granted; it counts as that old
+        let since = now.timestamp() - facts.at.unwrap_or_else(|| grant.row.created_at.timestamp());
+        facts.auth_time = facts.auth_time.map(|at| at + since);
         let by_code = grant.accepted_at.is_some();
         let limits = self.judge_again(&minter, request, (&grant, &facts), by_code, event, now).await?;
         let (scope, lifetime) = within(&grant, &limits)?;

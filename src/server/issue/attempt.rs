@@ -77,6 +77,8 @@ pub struct Ask {
     pub scope: Option<Scope>,
     /// The request about which a colleague was asked, to go on with.
     pub approval: Option<GrantId>,
+    /// Handed over by code: no token in anybody's hands but the redeemer's.
+    pub by_code: bool,
 }
 
 /// Why an attempt was refused: what kind, which rule, and a sentence for a person.

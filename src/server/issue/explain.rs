@@ -48,12 +48,17 @@ impl IssueDesk {
                     }
                     verdict => verdict,
                 };
-                if matches!(verdict, Verdict::Granted { .. }) {
-                    // a hold is no matter of the policy, and a mint would meet it
+                if let Verdict::Granted { limits, .. } = &verdict {
+                    // what a mint would meet inside the append
                     let client = question.client.id.clone();
                     let people = self.people.of_grant(&client, &question.actor.act, &question.target.id);
                     let beginning = Beginning { client, kid: None, iat: now, people };
                     conditions.push(Condition::NotHeld(Box::new(beginning)));
+                    conditions.extend(limits.max_targets_per_hour.map(|max| Condition::TargetsBelow {
+                        actor: question.actor.act.clone(),
+                        subject: question.target.id.clone(),
+                        max,
+                    }));
                 }
                 let unknown = self.not_asked(&question, &verdict);
                 Explained::Answer { verdict, unknown }

@@ -144,7 +144,7 @@ impl IssueDesk {
             }
             (None, None) => decided,
         };
-        let facts = Facts::of(&ask, &actor, &decided.target.id, caller.address);
+        let facts = Facts::of(&ask, &actor, &decided.target.id, caller.address, now);
         let handed =
             self.record_code(caller, &decided, &facts, event, now, (&redeemer, &handoff), key).await?;
         Ok(handed.map(Outcome::Granted))

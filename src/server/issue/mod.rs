@@ -310,7 +310,7 @@ impl IssueDesk {
         let question = self.question(caller, ask, &target, actor, terms).await?;
         let limits = self.judge(caller, &policy, &question, event).await?;
         let actor = question.actor;
-        let facts = self.on_verify.then(|| Box::new(Facts::of(ask, &actor, &target.id, caller.address)));
+        let facts = self.on_verify.then(|| Box::new(Facts::of(ask, &actor, &target.id, caller.address, now)));
         let decided = Decided {
             act: actor.act.clone(),
             assurance,
@@ -332,9 +332,6 @@ impl IssueDesk {
         event: &mut Event,
     ) -> Result<Limits, Denial> {
         event.policy = Some(policy.version().to_owned());
-        if event.personal.reason.is_none() {
-            event.personal.reason = policy.default_reason(&question.client).map(str::to_owned);
-        }
         match policy.decide(question) {
             Verdict::Granted { limits, .. } if self.glass_stays_whole(&limits) => Err(Denial::untold()),
             Verdict::Granted { rule, limits } => {
@@ -345,6 +342,9 @@ impl IssueDesk {
                     Box::pin(self.ticket_holds(caller, question)).await?;
                 }
                 event.rule = Some(rule);
+                if event.personal.reason.is_none() {
+                    event.personal.reason.clone_from(&limits.default_reason);
+                }
                 Ok(limits)
             }
             Verdict::Denied { rule, message, refusal } => {

@@ -56,7 +56,7 @@ impl IssueDesk {
             lifetime_seconds: ask.expires_in_seconds,
             scope,
             audience,
-            by_code: false,
+            by_code: ask.by_code,
             now: terms.now,
             address: caller.address,
             targets_last_hour: self.targets_last_hour(&actor.act, terms).await?,
@@ -135,7 +135,7 @@ impl IssueDesk {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the directory could not be asked");
                 Denial::unreachable("the directory")
             }),
-            Look::AtWhatIsKnown => Ok(match self.directory.cached(id) {
+            Look::AtWhatIsKnown => Ok(match self.directory.known(id).await {
                 Cached::Known(person) => Some(person),
                 Cached::NotThere | Cached::NotAsked => None,
             }),

@@ -164,7 +164,7 @@ pub fn may_act_allows(may_act: &Value, actor: &Act, client: &str) -> bool {
     }
     members.iter().all(|(name, value)| match name.as_str() {
         "sub" => value.as_str() == Some(actor.sub.as_str()),
-        "iss" => value.as_str() == actor.iss.as_ref().map(crate::token::Issuer::as_str),
+        "iss" => value.as_str().is_some_and(|iss| actor.iss.as_ref().is_some_and(|own| own.as_str() == iss)),
         "client_id" => value.as_str() == Some(client),
         _ => true,
     })
@@ -195,6 +195,10 @@ mod tests {
             (json!({"sub": ["admin_7"]}), false),
         ] {
             assert_eq!(may_act_allows(&may_act, &actor, "client_a"), allowed, "{may_act}");
+        }
+        let named_by_nobody = Act { iss: None, ..actor };
+        for iss in [json!(null), json!(5), json!([]), json!("https://idp.example")] {
+            assert!(!may_act_allows(&json!({ "iss": iss }), &named_by_nobody, "client_a"), "{iss}");
         }
     }
 }

@@ -26,9 +26,9 @@ impl Policy {
         }
     }
 
-    /// The reason recorded for a client whose permit says `@default_reason`; `None`: he has to give one.
-    #[must_use]
-    pub fn default_reason(&self, client: &super::ClientFacts) -> Option<&str> {
+    /// The first `@default_reason` of this client's permits, for rules that look at the reason; which one is recorded is told
+    /// by the permit that decides.
+    fn default_reason(&self, client: &super::ClientFacts) -> Option<&str> {
         self.rules
             .iter()
             .filter(|r| r.annotations.admits_client(client.id.as_str(), &client.name))

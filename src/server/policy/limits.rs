@@ -86,6 +86,7 @@ fn grant(permit: &Annotations, facts: &Facts<'_>) -> Result<(Limits, bool), Refu
         break_glass: permit.break_glass,
         max_targets_per_hour: permit.max_targets_per_hour,
         ticket_lookup: permit.ticket_lookup,
+        default_reason: permit.default_reason.clone(),
     };
     Ok((limits, complete))
 }
@@ -119,8 +120,9 @@ fn step_up(permit: &Annotations, facts: &Facts<'_>) -> Result<(), Refused> {
 
 fn reason_and_ticket(permit: &Annotations, facts: &Facts<'_>) -> Result<(), Refused> {
     let q = facts.question;
-    // A delegation goes on under the reason of the grant it comes from.
-    if q.action == super::Action::Impersonate && facts.reason.is_none() && permit.default_reason.is_none() {
+    // A delegation goes on under the reason of the grant it comes from. Another permit's default is none of this one's.
+    let given = q.reason.as_deref().is_some_and(|reason| !reason.trim().is_empty());
+    if q.action == super::Action::Impersonate && !given && permit.default_reason.is_none() {
         return Err(Refused::by(builtin::REASON_MISSING, "Give a reason."));
     }
     let ticket = q.ticket.as_deref().filter(|t| !t.trim().is_empty());

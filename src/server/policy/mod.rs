@@ -164,6 +164,8 @@ pub struct Limits {
     pub max_targets_per_hour: Option<u32>,
     /// The ticket has to be looked up before anything is signed; without an answer nothing is.
     pub ticket_lookup: bool,
+    /// What is recorded where no reason is given.
+    pub default_reason: Option<String>,
 }
 
 /// What the actor could do to be allowed after all (RFC 9470's terms).

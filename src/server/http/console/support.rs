@@ -165,13 +165,17 @@ async fn user_page(
 }
 
 async fn explain(app: &App, visit: &Visit, client: &Arc<Client>, id: &Sub) -> Result<Answer, Trouble> {
-    let ask = Ask {
-        reason: Some(NO_REASON_YET.to_owned()),
-        // As long as the policy lets him: the page offers what is within it.
-        ..ask(visit, id.clone(), String::new(), None, Some(LIFETIME_CAP_SECONDS), None)
-    };
     let caller = Caller { client, request: &visit.request, address: visit.address };
-    Ok(match app.desk.explain(&caller, ask).await.map_err(log_away)? {
+    let would = async |seconds| {
+        let nothing_yet = ask(visit, id.clone(), NO_REASON_YET.to_owned(), None, seconds, None);
+        app.desk.explain(&caller, nothing_yet).await.map_err(log_away)
+    };
+    // As long as the policy lets him: the page offers what is within it. A rule may say no to so long a time alone.
+    let explained = match would(Some(LIFETIME_CAP_SECONDS)).await? {
+        Explained::Answer { verdict: Verdict::Denied { .. }, .. } => would(None).await?,
+        explained => explained,
+    };
+    Ok(match explained {
         Explained::Refused(denial) => Answer::MayNot { rule: denial.rule, message: denial.message },
         Explained::Answer { verdict: Verdict::Denied { rule, message, .. }, .. } => {
             Answer::MayNot { rule, message }
@@ -197,6 +201,7 @@ fn ask(
         audience: None,
         scope,
         approval: None,
+        by_code: true,
     }
 }
 

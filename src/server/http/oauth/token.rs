@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::super::App;
@@ -55,7 +56,7 @@ pub async fn token(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRe
     match app.desk.mint(&issue_caller, ask, key).await {
         Ok(Ok(Outcome::Granted(minted))) => {
             app.metrics.mint("granted");
-            Ok(answer(&exchanged(&minted)))
+            Ok(answer(&exchanged(&minted, app.clock.now())))
         }
         // RFC 8628's word for it: ask again, with this `approval` or under the same Idempotency-Key
         Ok(Ok(Outcome::Waiting(waiting))) => {
@@ -82,13 +83,14 @@ fn answer(body: &Value) -> HttpResponse {
         .body(body.to_string())
 }
 
-fn exchanged(minted: &Minted) -> Value {
+/// A retry is given the token that was issued before: what is left of its life counts from now (RFC 6749 §5.1).
+fn exchanged(minted: &Minted, now: DateTime<Utc>) -> Value {
     let claims = minted.token.claims();
     json!({
         "access_token": minted.token.as_str(),
         "issued_token_type": TYPE_ACCESS_TOKEN,
         "token_type": "Bearer",
-        "expires_in": (claims.exp - claims.iat).num_seconds(),
+        "expires_in": (claims.exp - now).num_seconds().max(1),
         "scope": claims.scope,
     })
 }
@@ -142,6 +144,7 @@ fn read_ask(form: &Form) -> Result<Ask, OAuthError> {
         .transpose()
         .map_err(|_| OAuthError::new("invalid_scope", "scope is malformed"))?;
     Ok(Ask {
+        by_code: false,
         subject,
         actor,
         reason: prose(form, "reason", 1000)?,
