@@ -429,7 +429,7 @@ fn grants_end_at_the_terminal_and_with_their_client_and_their_key() {
     assert!(text(&unknown.stderr).contains("refused (404)"), "{}", text(&unknown.stderr));
     let all = run(&["token", "revoke", "--all", "--reason", "Drill"]);
     assert!(text(&all.stdout).starts_with("in force: 0 grants ended, entry "), "{}", text(&all.stderr));
-    let actor = run(&["token", "revoke", "--actor", "admin_7", "--hold", "60", "--reason", "Left"]);
+    let actor = run(&["token", "revoke", "--actor", "admin_7", "--hold", "600", "--reason", "Left"]);
     assert!(actor.status.success(), "{}", text(&actor.stderr));
     for wrong in [
         &["token", "revoke"][..],
@@ -453,6 +453,12 @@ fn grants_end_at_the_terminal_and_with_their_client_and_their_key() {
     assert_eq!(feed["kids"], serde_json::json!([token_key["kid"]]));
     assert!(feed["clients"][made["client_id"].as_str().unwrap()].is_i64(), "{feed}");
     assert!(feed["all"].is_i64());
+    drop(server);
+    let held = place.fails(&["key", "reseal", "--new-key-file", "new.key"], 1);
+    assert!(held.contains("nothing was changed: 1 hold") && held.contains("--end-holds"), "{held}");
+    assert!(!place.path().join("new.key").exists(), "nothing was made either");
+    let said = place.ok(&["key", "reseal", "--new-key-file", "new.key", "--end-holds"]);
+    assert!(said.contains("then hold those people again"), "{said}");
 }
 
 /// What a server's feed says; not verified here.

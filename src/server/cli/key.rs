@@ -16,6 +16,7 @@ use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo, KeyPurpose, MAX_KEY_FILE_BYTES};
 use crate::server::log::Event;
 use crate::server::log::Selector;
+use crate::server::log::head::locate;
 use crate::server::master_key::{MasterKey, MasterKeyError};
 use crate::token::{Alg, Clock as _, Kid, SystemClock, SystemEntropy};
 
@@ -54,6 +55,9 @@ pub enum Command {
         /// File of the new master key; made if it is not there
         #[arg(long, value_name = "FILE")]
         new_key_file: PathBuf,
+        /// End the holds on people: what stands for them in the database is made under the old key
+        #[arg(long)]
+        end_holds: bool,
     },
 }
 
@@ -92,28 +96,50 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
             keys.extend(follower.iter().map(|key| ("signs now", key)));
             print_keys(&keys, now, json)?;
         }
-        Command::Reseal { new_key_file } => {
+        Command::Reseal { new_key_file, end_holds } => {
+            let held = db.held_people(now.timestamp_micros()).await?;
+            if !held.is_empty() && !end_holds {
+                return Err(CliError::Refused(would_end(&held)));
+            }
             let source = SecretSource::File(new_key_file.clone());
             let new = match MasterKey::load(&source) {
                 Err(MasterKeyError::Missing(path)) => MasterKey::create(&path, entropy)?,
                 loaded => loaded?,
             };
             let (keys, clients) = keyring::reseal(&db, &master, &new, now, entropy).await?;
-            record(config, &db, &new, vec![super::record::reseal(keys, clients)]).await?;
+            record(config, &db, &new, vec![super::record::reseal(keys, clients, held.len())]).await?;
             let file = output::plain(&new_key_file.display().to_string());
             if json {
                 output::print_json(&json!({
-                    "object": "reseal", "keys": keys, "clients": clients, "master_key_file": file,
+                    "object": "reseal", "keys": keys, "clients": clients, "holds_ended": held.len(), "master_key_file": file,
                 }))?;
             } else {
+                let again = if held.is_empty() { "" } else { ", then hold those people again" };
                 output::print(&format!(
-                    "sealed again: {keys} keys, {clients} clients\nnext: set MASTER_KEY_FILE to {file} and restart every server"
+                    "sealed again: {keys} keys, {clients} clients\nnext: set MASTER_KEY_FILE to {file} and restart every server{again}"
                 ))?;
             }
         }
     }
     db.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What would be lost with the old key.
+fn would_end(held: &[(i64, i64)]) -> String {
+    let entries: Vec<String> = held
+        .iter()
+        .map(|(idx, until)| {
+            let until = DateTime::from_timestamp_micros(*until).unwrap_or_default();
+            format!("entry {}, until {}", locate(*idx).1, time(until))
+        })
+        .collect();
+    format!(
+        "nothing was changed: {} hold(s) on people would end ({}), as what stands for them is made under the old key; run it \
+         again with --end-holds, and hold them again when a server runs (stagedoor token revoke --actor SUB --hold SECONDS)",
+        held.len(),
+        entries.join("; ")
+    )
 }
 
 fn entry(key: &KeyInfo, change: &str) -> Event {

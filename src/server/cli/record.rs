@@ -24,10 +24,14 @@ pub fn client(id: &ClientId, change: &str, version: i64) -> Event {
 }
 
 /// Everything was sealed again under another master key.
-pub fn reseal(keys: usize, clients: usize) -> Event {
+pub fn reseal(keys: usize, clients: usize, holds_ended: usize) -> Event {
     let mut event = Event::new(EventType::Key);
-    event.detail =
-        Some(detail(&[("change", "reseal".into()), ("keys", keys.into()), ("clients", clients.into())]));
+    event.detail = Some(detail(&[
+        ("change", "reseal".into()),
+        ("keys", keys.into()),
+        ("clients", clients.into()),
+        ("holds_ended", holds_ended.into()),
+    ]));
     event
 }
 

@@ -170,6 +170,21 @@ impl Db {
         Ok(row.map(|(key_tag, body_tag, grant_id, exp_us)| StoredKey { key_tag, body_tag, grant_id, exp_us }))
     }
 
+    /// The entries that hold a person at `now_us`, and until when, microseconds.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn held_people(&self, now_us: i64) -> Result<Vec<(i64, i64)>, StoreError> {
+        Ok(on_db!(self, read(pool) => {
+            sqlx::query_as(
+                "SELECT idx, hold_until_us FROM cutoff WHERE kind = 'person' AND hold_until_us > $1 ORDER BY idx",
+            )
+            .bind(now_us)
+            .fetch_all(pool)
+            .await
+        })?)
+    }
+
     /// Writes into grants' rows that a cut-off covers them, at most a few at a time; how many.
     ///
     /// Whether a grant is over never depends on it: lists and filters do.
