@@ -87,9 +87,13 @@ fn find(
     verifier: &Verifier,
     around: Option<&Around>,
 ) -> Result<Arc<Identity>, Refusal> {
-    around.and_then(|around| around.found_by(verifier)).unwrap_or_else(|| {
-        identify(verifier, request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes)).map(Arc::new)
-    })
+    around
+        .and_then(|around| around.found_by(verifier, authorization(request)))
+        .unwrap_or_else(|| identify(verifier, authorization(request)).map(Arc::new))
+}
+
+fn authorization(request: &HttpRequest) -> impl Iterator<Item = &[u8]> {
+    request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes)
 }
 
 fn extract<T: Admitted>(request: &HttpRequest) -> Ready<Result<T, Refusal>> {
@@ -194,7 +198,8 @@ where
         let who = found.clone().ok();
         if let Ok(verifier) = verifier {
             let admission = (*self.admission).clone().or(outer.and_then(|outer| outer.admission));
-            request.extensions_mut().insert(Around::new(found, verifier, admission));
+            let around = Around::new(found, verifier, authorization(request.request()), admission);
+            request.extensions_mut().insert(around);
         }
         let Some(who) = who else {
             let inner = self.service.call(request);

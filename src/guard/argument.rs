@@ -63,22 +63,32 @@ pub(crate) struct Around {
     found: Result<Arc<Identity>, Refusal>,
     /// Whose word that is: another verifier trusts others, and is asked anew.
     verifier: usize,
+    /// Of which `Authorization`: what came in between may have put another one there.
+    read: Vec<Box<[u8]>>,
     /// What the innermost guard that refuses admits; none if all of them only observe.
     pub(crate) admission: Option<Admission>,
 }
 
 impl Around {
-    pub(crate) fn new(
+    pub(crate) fn new<'a>(
         found: Result<Arc<Identity>, Refusal>,
         verifier: &Verifier,
+        authorization: impl Iterator<Item = &'a [u8]>,
         admission: Option<Admission>,
     ) -> Self {
-        Self { found, verifier: address(verifier), admission }
+        let read = authorization.map(Box::from).collect();
+        Self { found, verifier: address(verifier), read, admission }
     }
 
-    /// What `verifier` has found out; `None`: it was another that was asked.
-    pub(crate) fn found_by(&self, verifier: &Verifier) -> Option<Result<Arc<Identity>, Refusal>> {
-        (self.verifier == address(verifier)).then(|| self.found.clone())
+    /// What `verifier` has found out of this `authorization`; `None`: another was asked, or of another.
+    pub(crate) fn found_by<'a>(
+        &self,
+        verifier: &Verifier,
+        authorization: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<Result<Arc<Identity>, Refusal>> {
+        let same =
+            self.verifier == address(verifier) && authorization.eq(self.read.iter().map(|read| &**read));
+        same.then(|| self.found.clone())
     }
 }
 

@@ -75,9 +75,13 @@ fn insert(headers: &mut HeaderMap, new: impl IntoIterator<Item = (&'static str, 
 
 /// Who calls, by the verifier in force here and nobody else's word.
 fn find(verifier: &Verifier, headers: &HeaderMap, around: Option<&Around>) -> Result<Arc<Identity>, Refusal> {
-    around.and_then(|around| around.found_by(verifier)).unwrap_or_else(|| {
-        identify(verifier, headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)).map(Arc::new)
-    })
+    around
+        .and_then(|around| around.found_by(verifier, authorization(headers)))
+        .unwrap_or_else(|| identify(verifier, authorization(headers)).map(Arc::new))
+}
+
+fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
 }
 
 fn extract<T: Admitted, S>(parts: &Parts, state: &S) -> Result<T, Refusal>
@@ -187,7 +191,8 @@ where
         }
         let who = found.clone().ok();
         let admission = self.guard.admission.clone().or(outer.and_then(|outer| outer.admission));
-        request.extensions_mut().insert(Around::new(found, &self.guard.verifier, admission));
+        let around = Around::new(found, &self.guard.verifier, authorization(request.headers()), admission);
+        request.extensions_mut().insert(around);
         let Some(who) = who else { return Box::pin(self.service.call(request)) };
         let span = who.span();
         let inner = span.in_scope(|| self.service.call(request));

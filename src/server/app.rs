@@ -141,9 +141,16 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
             config.listen
         ))
     })?;
+    let metrics = config.metrics_listen.map(|address| {
+        TcpListener::bind(address)
+            .map_err(|e| AppError::Refused(format!("cannot listen on {address} for metrics: {e}")))
+    });
+    let metrics = metrics.transpose()?;
     let address = listener.local_addr().map_err(AppError::failed("cannot read the listener's address"))?;
     let issuer = config.issuer_for(address).map_err(|e| AppError::Refused(e.to_string()))?;
     let service = Data::new(assemble(&setup, db, &issuer).await?);
+    #[cfg(feature = "otel")]
+    let exporting = export(config, &service)?;
     // who restarts a service whose log is full needs its red button
     let record = Record::of(Event::new(EventType::Start)).from_the_reserve();
     service.log.record(record).await.map_err(AppError::failed("the log cannot record the start"))?;
@@ -157,7 +164,7 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
         servers: Vec::new(),
         background: background(&service, config),
         #[cfg(feature = "otel")]
-        exporting: export(config, &service)?,
+        exporting,
         delivering: tokio::spawn({
             let service = service.clone();
             async move { service.webhooks.run().await }
@@ -166,10 +173,8 @@ pub async fn start(setup: Setup) -> Result<Running, AppError> {
     warn_of_untold_glass(&service);
     running.serve(listener, setup.workers, tls.as_deref(), false)?;
     running.background.extend(tls.map(|tls| tokio::spawn(follow_certificate(tls))));
-    if let Some(address) = config.metrics_listen {
-        let listener = TcpListener::bind(address)
-            .map_err(|e| AppError::Refused(format!("cannot listen on {address} for metrics: {e}")))?;
-        running.serve(listener, Some(1), None, true)?;
+    if let Some(metrics) = metrics {
+        running.serve(metrics, Some(1), None, true)?;
     }
     Ok(running)
 }

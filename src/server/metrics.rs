@@ -312,4 +312,11 @@ impl Noise {
             Self::STATUSES.iter().zip(&self.kinds).map(|(s, n)| (*s, n.swap(0, Ordering::Relaxed))).collect();
         sums.iter().any(|(_, n)| *n > 0).then_some(sums)
     }
+
+    /// Puts back what was taken and could not be recorded.
+    pub fn put_back(&self, sums: &[(u16, u64)]) {
+        for ((_, n), kind) in sums.iter().zip(&self.kinds) {
+            kind.fetch_add(*n, Ordering::Relaxed);
+        }
+    }
 }

@@ -39,11 +39,32 @@ pub fn parse_strict(bytes: &[u8], max_depth: usize) -> Result<Value, JsonError> 
     if outline.depth > max_depth.min(HARD_MAX_DEPTH) {
         return Err(JsonError::TooDeep);
     }
+    if names_reserved(text) {
+        return Err(JsonError::Syntax);
+    }
     let value: Value = serde_json::from_str(text).map_err(|_| JsonError::Syntax)?;
     // In valid JSON every colon outside a string belongs to exactly one member. `Value` keeps one of
     // two namesakes (and loses all that was nested in the other), so it then holds fewer members.
-    // This needs no second parser and holds whatever features `serde_json` was built with.
+    // This needs no second parser.
     if members(&value) == outline.colons { Ok(value) } else { Err(JsonError::DuplicateMember) }
+}
+
+/// Whether a text holds a name that `serde_json` keeps for itself: with features that any crate of a build may switch on,
+/// such a member is not read as one, and what its text holds is not counted.
+fn names_reserved(text: &str) -> bool {
+    const RESERVED: &str = "$serde_json::private::";
+    // any of its characters can be written as an escape
+    let escaped = || {
+        let mut parts = text.split("\\u00");
+        let mut plain = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            plain.extend(byte.map(char::from));
+            plain.push_str(if byte.is_some() { &part[2..] } else { part });
+        }
+        plain.contains(RESERVED)
+    };
+    text.contains(RESERVED) || text.contains("\\u00") && escaped()
 }
 
 /// What can be seen of a JSON text without parsing it.
@@ -115,11 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_serde_json_reserves_is_refused_or_kept_as_it_is() {
-        // With `arbitrary_precision` (any crate of the build may switch it on) this would become a number.
-        let text = r#"{"$serde_json::private::Number":"1"}"#;
-        let read = parse_strict(text.as_bytes(), MAX_DEPTH);
-        assert!(matches!(&read, Ok(Value::Object(o)) if o.len() == 1) || read.is_err(), "{read:?}");
+    fn a_member_that_serde_json_reserves_is_refused() {
+        // With `arbitrary_precision` and `raw_value` (any crate of the build may switch them on) these would become a number,
+        // and what the text holds.
+        for text in [
+            r#"{"$serde_json::private::Number":"1"}"#,
+            r#"{"$serde_json::private::RawValue":"{\"act\":1,\"act\":2}"}"#,
+            r#"{"a":[{"\u0024serde_json::private::RawValue":"1"}]}"#,
+            r#"{"$\u0073erde\u005Fjson::private::RawValue":"1"}"#,
+        ] {
+            assert_eq!(parse_strict(text.as_bytes(), MAX_DEPTH), Err(JsonError::Syntax), "{text}");
+        }
+        for text in [r#"{"a":"\u00e9 \u0041 \u00zz"}"#, r#"{"a":"\u00"}"#] {
+            assert_eq!(parse_strict(text.as_bytes(), MAX_DEPTH), Err(JsonError::Syntax), "{text}");
+        }
+        assert!(parse_strict(br#"{"a":"\u00e9\u0041 \\u00 serde_json"}"#, MAX_DEPTH).is_ok());
     }
 
     #[test]

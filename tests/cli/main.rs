@@ -541,6 +541,28 @@ fn a_command_asks_the_server_of_its_configuration() {
 }
 
 #[test]
+fn a_port_that_is_taken_leaves_nothing_in_the_log() {
+    let place = Place::initialised();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = taken.local_addr().unwrap().to_string();
+    let mut serve = place.command(&["serve"]);
+    serve.env("STAGEDOOR_LISTEN", "127.0.0.1:0").env("STAGEDOOR_METRICS_LISTEN", metrics);
+    let output = serve.output().unwrap();
+    assert!(text(&output.stderr).contains("for metrics"), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty(), "it never answered: {}", text(&output.stdout));
+    place.ok(&["audit", "export", "--format", "ndjson", "--out", "log"]);
+    let log = std::fs::read_to_string(place.path().join("log")).unwrap();
+    assert!(!log.contains(r#""typ":"start""#), "{log}");
+}
+
+#[test]
+fn dev_shows_nothing_beyond_loopback() {
+    let place = Place::new();
+    let output = place.command(&["dev"]).env("STAGEDOOR_METRICS_LISTEN", "0.0.0.0:0").output().unwrap();
+    assert!(text(&output.stderr).contains("shows its metrics on loopback only"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn init_says_that_a_database_of_dev_is_not_for_serving() {
     let place = Place::new();
     place.ok(&["dev", "--once"]);

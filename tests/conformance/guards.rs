@@ -254,6 +254,58 @@ async fn no_guard_further_out_vouches_for_a_verifier_that_was_not_asked() {
     }
 }
 
+/// Whatever stands between two guards may put another credential in place: it is read anew.
+#[actix_web::test]
+async fn a_guard_further_out_speaks_for_the_credential_that_it_read() {
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use tower::ServiceExt as _;
+
+    async fn me(who: Impersonable<Read>) -> Json<Value> {
+        Json(seen(&who))
+    }
+    let ours = Arc::new(verifier().0);
+    for (put, status) in [(None, 401), (Some(user()), 200), (Some("Bearer x".to_owned()), 401)] {
+        let header = put.clone();
+        let app = init_service(
+            actix_web::App::new()
+                .app_data(ours.clone())
+                .wrap(actix_web::middleware::from_fn(
+                    move |mut request: actix_web::dev::ServiceRequest,
+                          next: actix_web::middleware::Next<_>| {
+                        let headers = request.headers_mut();
+                        headers.remove("authorization");
+                        if let Some(value) = &header {
+                            headers.insert("authorization".parse().unwrap(), value.parse().unwrap());
+                        }
+                        next.call(request)
+                    },
+                ))
+                .wrap(actix::Guard::observe())
+                .route("/orders", web::get().to(on_actix::acting::<Read>)),
+        )
+        .await;
+        let request = TestRequest::get().uri("/orders").insert_header(("authorization", acting(&[])));
+        let answer = call_service(&app, request.to_request()).await;
+        assert_eq!(answer.status().as_u16(), status, "actix {put:?}");
+
+        let header = put.clone();
+        let router = axum::Router::new()
+            .route("/orders", get(me))
+            .with_state(ours.clone())
+            .layer(tower::util::MapRequestLayer::new(move |mut request: axum::extract::Request| {
+                request.headers_mut().remove("authorization");
+                if let Some(value) = &header {
+                    request.headers_mut().insert("authorization", value.parse().unwrap());
+                }
+                request
+            }))
+            .layer(tower_guard::GuardLayer::observe(ours.clone()));
+        let request = axum::http::Request::get("/orders").header("authorization", acting(&[]));
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        assert_eq!(router.oneshot(request).await.unwrap().status().as_u16(), status, "axum {put:?}");
+    }
+}
+
 #[actix_web::test]
 async fn a_route_lets_in_whom_its_one_visible_word_lets_in() {
     let both = Both::serving(verifier().0).await;

@@ -5,6 +5,8 @@ use serde_json::json;
 use stagedoor::token::{Clock as _, SystemClock};
 
 use crate::site::{body_for, claims, is_active, mint, on_both, text, until};
+use crate::support::until_within;
+use stagedoor::server::log::{Decision, Effect, Event, EventType, Record, Revoke, Selector};
 
 on_both! {
     async fn a_revoked_grant_is_refused_everywhere_and_revoked_once(site) {
@@ -221,6 +223,22 @@ on_both! {
         assert!(is_active(&api, text(&next, "token")).await, "the key that took over is known here at once");
         let feed = claims(&replica.api.get("/v1/revocations").await.text());
         assert_eq!(feed["kids"], json!([kid]));
+        replica.stop().await;
+    }
+
+    async fn a_key_whose_revocation_was_cut_off_half_way_is_replaced(site) {
+        let minter = site.minter().await;
+        let replica = site.replica().await;
+        let api = minter.at(&replica);
+        mint(&api).await;
+        let kid = text(&replica.api.get("/.well-known/jwks.json").await.ok()["keys"][0], "kid").to_owned();
+        let selector = Selector::Kid(kid.parse().unwrap());
+        let effects = vec![Effect::Revoke(Revoke { selector, of_client: None, hold: None })];
+        let event = Event { decision: Some(Decision::Granted), ..Event::new(EventType::Revoke) };
+        // the process that revoked it dies before it replaces the key
+        replica.running.service.log.record(Record { effects, ..Record::of(event) }).await.unwrap();
+        let mints = || async { api.mint(&body_for("admin_7", "user_42")).await.status == 200 };
+        until_within(30, "another key signs", mints).await;
         replica.stop().await;
     }
 

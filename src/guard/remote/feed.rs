@@ -2,11 +2,11 @@
 //! and again while the stream says nothing.
 
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use flate2::read::GzDecoder;
 use reqwest::{Client, StatusCode, Url};
 use tokio::sync::{Notify, watch};
@@ -17,13 +17,10 @@ use zeroize::Zeroizing;
 use super::client::{RemoteError, careful};
 use super::events::Events;
 use super::keys::{backoff, jittered};
-use crate::token::feed::{
-    FeedDocument, FeedError, FeedKind, KNOWLEDGE_BOUND_RANGE, KNOWLEDGE_BOUND_SECONDS, Known,
-    MAX_DOCUMENT_BYTES,
-};
+use super::knowledge::Knowledge;
+use crate::token::feed::{FeedDocument, FeedError, FeedKind, KNOWLEDGE_BOUND_RANGE, MAX_DOCUMENT_BYTES};
 use crate::token::key_set::MAX_JWKS_BYTES;
-use crate::token::revocation::{Revocations, Standing};
-use crate::token::{Clock, Invalid, Issuer, KeySet, SystemClock, Verified};
+use crate::token::{Clock, Invalid, Issuer, KeySet};
 
 /// How often the service is asked while its stream says nothing.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -63,70 +60,6 @@ pub enum FeedSignal {
 
 type Hook = Box<dyn Fn(FeedSignal) + Send + Sync>;
 
-/// What is known of one service's revocations: give it to
-/// [`VerifierBuilder::revocations`](crate::token::verifier::VerifierBuilder::revocations). It answers from
-/// memory. Older than its bound, it says so for every token of that service.
-pub struct Knowledge {
-    issuer: Issuer,
-    bound: TimeDelta,
-    known: ArcSwapOption<Known>,
-    /// One document at a time: knowledge never moves back.
-    taking: Mutex<()>,
-}
-
-impl std::fmt::Debug for Knowledge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Knowledge")
-            .field("issuer", &self.issuer)
-            .field("bound", &self.bound)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Knowledge {
-    /// How old it is at `now`; `None` before the first snapshot.
-    #[must_use]
-    pub fn age(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
-        self.known.load().as_ref().map(|known| now - known.as_of)
-    }
-
-    /// Whether it is too old to rely on at `now`, or not there.
-    #[must_use]
-    pub fn is_stale(&self, now: DateTime<Utc>) -> bool {
-        self.known.load().as_ref().is_none_or(|known| known.is_stale(now, self.bound))
-    }
-
-    /// How many revoked grants it holds.
-    #[must_use]
-    pub fn revoked_grants(&self) -> usize {
-        self.known.load().as_ref().map_or(0, |known| known.sids.len())
-    }
-
-    fn take(&self, document: &FeedDocument) -> Result<(), FeedError> {
-        let _one = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Known::after(self.known.load().as_deref(), document)?;
-        self.known.store(Some(Arc::new(next)));
-        Ok(())
-    }
-
-    /// Ours, or profile `clerk` under ours.
-    fn speaks_for(&self, iss: &Issuer) -> bool {
-        iss.as_str()
-            .strip_prefix(self.issuer.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with("/clerk/"))
-    }
-}
-
-impl Revocations for Knowledge {
-    fn standing(&self, token: &Verified, now: DateTime<Utc>) -> Standing {
-        match self.known.load().as_ref() {
-            Some(known) if self.speaks_for(&token.iss) => known.standing(token, now, self.bound),
-            // nothing is known of it: neither before the first snapshot nor of another service's tokens
-            _ => Standing::Stale,
-        }
-    }
-}
-
 /// Follows the revocations of one Stagedoor service.
 ///
 /// ```no_run
@@ -153,7 +86,6 @@ pub struct RemoteRevocations {
     asking: Client,
     streaming: Client,
     secret: Option<Zeroizing<String>>,
-    clock: Arc<dyn Clock>,
     hook: Hook,
     ready_within: Duration,
 }
@@ -165,12 +97,7 @@ impl RemoteRevocations {
         let (asking, base) = careful(&address)?;
         let (streaming, _) = careful(&address)?;
         Ok(Self {
-            knowledge: Arc::new(Knowledge {
-                issuer: issuer.clone(),
-                bound: TimeDelta::seconds(KNOWLEDGE_BOUND_SECONDS),
-                known: ArcSwapOption::empty(),
-                taking: Mutex::default(),
-            }),
+            knowledge: Arc::new(Knowledge::none_yet(issuer.clone())),
             base,
             asking: asking.timeout(TIMEOUT).build().map_err(RemoteError::Client)?,
             streaming: streaming
@@ -179,7 +106,6 @@ impl RemoteRevocations {
                 .build()
                 .map_err(RemoteError::Client)?,
             secret: None,
-            clock: Arc::new(SystemClock::default()),
             hook: Box::new(|_| {}),
             ready_within: READY_WITHIN,
         })
@@ -205,9 +131,13 @@ impl RemoteRevocations {
     }
 
     /// Another clock than the machine's: the one the verifier reads.
+    ///
+    /// # Panics
+    /// After [`Self::knowledge`] was given out.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        let knowledge = Arc::get_mut(&mut self.knowledge).expect("set before the knowledge is given out");
+        knowledge.clock = clock;
         self
     }
 
@@ -312,7 +242,9 @@ impl Follower {
                     }
                 }
             }
-            let pause = if failures == 0 { POLL_EVERY } else { backoff(failures).min(POLL_EVERY * 2) };
+            // at a short bound, often enough that what is asked for is here before it is stale
+            let every = POLL_EVERY.min(self.remote.knowledge.bound.to_std().unwrap_or_default() / 4);
+            let pause = if failures == 0 { every } else { backoff(failures).min(every * 2) };
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
                 () = self.anew.notified() => last = None,
@@ -323,8 +255,8 @@ impl Follower {
     /// Whether what is known has not been heard of for longer than a stream that works would leave it.
     fn is_old(&self) -> bool {
         let knowledge = &self.remote.knowledge;
-        let old = TimeDelta::seconds(2).min(knowledge.bound * 3 / 4);
-        knowledge.age(self.remote.clock.now()).is_none_or(|age| age.abs() > old)
+        let old = TimeDelta::seconds(2).min(knowledge.bound / 2);
+        knowledge.age(self.remote.knowledge.clock.now()).is_none_or(|age| age.abs() > old)
     }
 
     fn failed(&self, error: &RemoteError, failures: u32) {
@@ -372,8 +304,8 @@ impl Follower {
     async fn listen(&self) -> Result<(), RemoteError> {
         let url = self.url("v1/revocations/stream");
         let mut request = self.remote.streaming.get(url.clone()).header("accept", "text/event-stream");
-        if let Some(known) = self.remote.knowledge.known.load().as_ref() {
-            request = request.header("last-event-id", format!("{}-{}", known.epoch, known.seq));
+        if let Some((epoch, seq)) = self.remote.knowledge.newest() {
+            request = request.header("last-event-id", format!("{epoch}-{seq}"));
         }
         let unreachable = |source| RemoteError::Unreachable { url: url.clone(), source };
         let mut response = self.authorized(request).send().await.map_err(unreachable)?;
@@ -400,7 +332,7 @@ impl Follower {
         let taken = self.verify_and_take(text).await;
         match &taken {
             Ok(kind) => {
-                let age = self.remote.knowledge.age(self.remote.clock.now()).unwrap_or_default();
+                let age = self.remote.knowledge.age(self.remote.knowledge.clock.now()).unwrap_or_default();
                 (self.remote.hook)(FeedSignal::Taken { kind: *kind, age });
                 self.ready.send_replace(true);
             }
@@ -425,7 +357,7 @@ impl Follower {
             }
             opened => opened?,
         };
-        let ahead = self.remote.clock.now() + self.remote.knowledge.bound;
+        let ahead = self.remote.knowledge.clock.now() + self.remote.knowledge.bound;
         if document.read_ms > ahead.timestamp_millis() {
             return Err(FeedError::Future);
         }

@@ -185,7 +185,8 @@ impl Refresher {
             let pause = if failures == 0 { self.refresh } else { backoff(failures) };
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
-                () = self.asked.notified() => sleep_until(began + self.min_interval).await,
+                // after a failure nobody who asks makes the next try later than it would have been
+                () = self.asked.notified() => sleep_until(began + self.min_interval.min(pause)).await,
             }
         }
     }

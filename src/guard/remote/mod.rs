@@ -6,7 +6,9 @@ mod client;
 mod events;
 mod feed;
 mod keys;
+mod knowledge;
 
 pub use client::RemoteError;
-pub use feed::{FeedSignal, Knowledge, RemoteRevocations, RevocationsHandle};
+pub use feed::{FeedSignal, RemoteRevocations, RevocationsHandle};
 pub use keys::{RemoteKeys, RemoteKeysHandle};
+pub use knowledge::Knowledge;

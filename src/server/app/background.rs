@@ -27,6 +27,8 @@ const LOOK_AT_POLICY_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether a key has signed for long enough.
 const LOOK_AT_KEYS_EVERY: Duration = Duration::from_mins(1);
+/// How often it is looked whether a key that is refused still signs.
+const LOOK_AT_REFUSED_KEYS_EVERY: Duration = Duration::from_secs(2);
 /// How often refused noise is summed into the log.
 const NOISE_EVERY: Duration = Duration::from_mins(1);
 
@@ -36,7 +38,7 @@ pub(super) fn background(service: &Data<Service>, config: &Config) -> Vec<JoinHa
     let (noise, clients, keys, issuers) =
         (service.clone(), service.clone(), service.clone(), service.clone());
     let (rules, outward, uses) = (service.clone(), service.clone(), service.clone());
-    let (state, feed, tidy) = (service.clone(), service.clone(), service.clone());
+    let (state, feed, tidy, stopping) = (service.clone(), service.clone(), service.clone(), service.clone());
     vec![
         tokio::spawn(async move { state.revocations.follow().await }),
         tokio::spawn({
@@ -63,9 +65,10 @@ pub(super) fn background(service: &Data<Service>, config: &Config) -> Vec<JoinHa
         }),
         tokio::spawn(async move {
             let Some(path) = policy else { return };
+            let mut said = None;
             loop {
                 tokio::time::sleep(LOOK_AT_POLICY_EVERY).await;
-                reload_policy(&rules, &path).await;
+                reload_policy(&rules, &path, &mut said).await;
             }
         }),
         tokio::spawn(async move {
@@ -80,6 +83,12 @@ pub(super) fn background(service: &Data<Service>, config: &Config) -> Vec<JoinHa
             loop {
                 rotate_keys(&aging, max_age).await;
                 tokio::time::sleep(LOOK_AT_KEYS_EVERY).await;
+            }
+        }),
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_AT_REFUSED_KEYS_EVERY).await;
+                stopping.revoker.replace_refused_keys().await;
             }
         }),
         tokio::spawn(async move { clients.clients.follow(&clients.db).await }),
@@ -124,8 +133,12 @@ pub(super) async fn follow_certificate(tls: Arc<Tls>) {
     loop {
         tokio::time::sleep(LOOK_AT_CERTIFICATE_EVERY).await;
         match tls.look() {
-            Ok(false) => {}
-            Ok(true) => tracing::info!("the TLS certificate was renewed"),
+            Ok(renewed) => {
+                said = None;
+                if renewed {
+                    tracing::info!("the TLS certificate was renewed");
+                }
+            }
             // a file that is gone is not said every second
             Err(error) if said == Some(error.to_string()) => {}
             Err(error) => {
@@ -156,10 +169,17 @@ async fn rotate_keys(service: &Service, max_age: TimeDelta) {
     }
 }
 
-/// Takes over a policy that changed and validates, and records that it did; else the old one stays.
-async fn reload_policy(service: &Service, path: &Path) {
-    match service.desk.policy.reload_from(path) {
+/// Takes over a policy that changed and validates, and records that it did; else the old one stays. `said`: what was
+/// complained of already.
+async fn reload_policy(service: &Service, path: &Path, said: &mut Option<String>) {
+    let reloaded = service.desk.policy.reload_from(path);
+    let complaint = reloaded.as_ref().err().map(ToString::to_string);
+    // a file that is gone is not said every second
+    let again = complaint.is_some() && complaint == *said;
+    *said = complaint;
+    match reloaded {
         Ok(Reload::Unchanged) => {}
+        Err(_) if again => {}
         Ok(Reload::Changed { old, new }) => {
             tracing::info!(%old, %new, "the policy changed");
             let detail = std::iter::once(("replaces".to_owned(), old.into())).collect();
@@ -190,9 +210,10 @@ pub(super) fn warn_of_untold_glass(service: &Service) {
 /// Refusals that are counted, not recorded one by one, go into the log as sums.
 pub(super) async fn record_noise(service: &Service) {
     let Some(sums) = service.noise.take() else { return };
-    let detail = sums.into_iter().map(|(status, n)| (format!("http_{status}"), n.into())).collect();
+    let detail = sums.iter().map(|(status, n)| (format!("http_{status}"), (*n).into())).collect();
     let event = Event { detail: Some(detail), ..Event::new(EventType::Suppressed) };
     if let Err(error) = service.log.record(Record::of(event)).await {
-        tracing::warn!(%error, "sums of refused requests could not be recorded");
+        service.noise.put_back(&sums);
+        tracing::warn!(%error, "sums of refused requests are recorded later");
     }
 }

@@ -38,6 +38,11 @@ pub fn outbound(config: &Config) -> Result<Outbound, AppError> {
             destinations.push(issuer.iss.to_string());
         }
     }
+    if let Some(console) = &config.console {
+        // where its metadata is, wherever its keys are from
+        destinations.push(console.issuer.to_string());
+        destinations.extend(console.token_endpoint.clone());
+    }
     if let config::DirectoryConfig::Scim { url, .. } = &config.directory {
         destinations.push(url.clone());
     }

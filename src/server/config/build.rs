@@ -51,8 +51,12 @@ const GATE: &[Field] = &[
     field("scopes", Kind::List),
     field("impersonation", Kind::Boolean),
 ];
-const CONSOLE: &[Field] =
-    &[field("issuer", Kind::Text), field("client_id", Kind::Text), field("client_secret", Kind::Secret)];
+const CONSOLE: &[Field] = &[
+    field("issuer", Kind::Text),
+    field("client_id", Kind::Text),
+    field("client_secret", Kind::Secret),
+    field("token_endpoint", Kind::Text),
+];
 const TICKET: &[Field] = &[field("url", Kind::Text), field("token", Kind::Secret)];
 const WITNESS: &[Field] = &[field("url", Kind::Text), field("vkey", Kind::Text)];
 const ANOMALY: &[Field] = &[field("max_targets", Kind::Integer), field("window_seconds", Kind::Integer)];
@@ -137,7 +141,7 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
     if let Some(ours) = &issuer {
         refuse_ourselves(ours, &issuers)?;
     }
-    let console = top.section("console").map(|s| console(s, &issuers)).transpose()?;
+    let console = top.section("console").map(|s| console(s, &issuers, outbound.allow_http)).transpose()?;
     let log_max_bytes = top.integer("log_max_bytes", 1 << 20, i64::MAX.unsigned_abs())?;
     if log_max_bytes.is_some() && database_url.is_sqlite() {
         return Err(ConfigError::invalid(
@@ -542,7 +546,11 @@ fn gate_scopes(section: &Section) -> Result<Scope, ConfigError> {
     Scope::parse(&words.join(" ")).map_err(|e| ConfigError::invalid(section.setting("scopes"), e.to_string()))
 }
 
-fn console(section: &Section, issuers: &[IssuerConfig]) -> Result<ConsoleConfig, ConfigError> {
+fn console(
+    section: &Section,
+    issuers: &[IssuerConfig],
+    allow_http: bool,
+) -> Result<ConsoleConfig, ConfigError> {
     let issuer = section
         .parsed("issuer", id::<Issuer>)?
         .ok_or_else(|| section.missing("issuer", "write which of [[issuers]] people sign in with"))?;
@@ -552,8 +560,13 @@ fn console(section: &Section, issuers: &[IssuerConfig]) -> Result<ConsoleConfig,
             "is not one of [[issuers]]; add it there, or write one that is there",
         ));
     }
+    let token_endpoint = section.text("token_endpoint")?;
+    if let Some(url) = &token_endpoint {
+        outbound_url(&url.value, allow_http).map_err(|why| url.invalid(why))?;
+    }
     Ok(ConsoleConfig {
         issuer,
+        token_endpoint: token_endpoint.map(|url| url.value),
         client_id: section
             .text("client_id")?
             .ok_or_else(|| section.missing("client_id", "write the console's client id at that issuer"))?

@@ -80,12 +80,16 @@ impl Environment {
         }
     }
 
-    /// The variables that are settings: name without prefix, and value.
-    pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .filter(|(k, v)| !COMMAND_LINE.contains(k) && !set_by_orchestrator(k, v))
+    /// The variables that are settings: name without prefix, and value; those of numbered tables in their order.
+    pub(super) fn settings(&self) -> Vec<(&str, &str)> {
+        let all = self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let mut settings: Vec<_> =
+            all.filter(|(k, v)| !COMMAND_LINE.contains(k) && !set_by_orchestrator(k, v)).collect();
+        // as text, 10 comes before 2
+        settings.sort_by_cached_key(|(name, _)| {
+            name.split("__").map(|part| (part.parse::<usize>().ok(), part)).collect::<Vec<_>>()
+        });
+        settings
     }
 }
 

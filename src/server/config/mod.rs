@@ -333,6 +333,8 @@ pub struct ConsoleConfig {
     pub client_id: String,
     /// `client_secret` or `client_secret_file`. Required.
     pub client_secret: Secret,
+    /// `token_endpoint` that its metadata names, where that is on another host than the issuer.
+    pub token_endpoint: Option<String>,
 }
 
 /// How log lines look.

@@ -258,6 +258,20 @@ fn wrong_variables_are_named_as_variables() {
 }
 
 #[test]
+fn tables_are_numbered_as_numbers_are() {
+    let pairs: Vec<(String, String)> = (0..12)
+        .flat_map(|n| {
+            let of = |key: &str| format!("STAGEDOOR_GATES__{n}__{key}");
+            [(of("NAME"), format!("gate-{n}")), (of("AUDIENCE"), format!("https://{n}.example"))]
+        })
+        .collect();
+    let pairs: Vec<(&str, &str)> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let config = parse("", &pairs).unwrap();
+    let names: Vec<&str> = config.gates.iter().map(|gate| gate.name.as_str()).collect();
+    assert_eq!((names.len(), names[2], names[10], names[11]), (12, "gate-2", "gate-10", "gate-11"));
+}
+
+#[test]
 fn our_issuer_under_a_free_port_is_nobody_elses_either() {
     let text = "listen = \"127.0.0.1:0\"\n[[issuers]]\niss = \"http://127.0.0.1:5000\"\njwks_file = \"a\"\naudiences = [\"x\"]\nclients = [\"c\"]";
     let config = parse(text, &[]).unwrap();

@@ -8,6 +8,7 @@ use actix_web::http::{StatusCode, header};
 use super::edge::{Arrival, arrival};
 use super::problem::{Code, Problem};
 use crate::server::clients::{Client, ClientScope};
+use crate::server::limits::seconds_to_wait;
 use crate::server::service::Service;
 
 /// The longest `Authorization` value looked at, bytes.
@@ -100,7 +101,7 @@ pub fn failed(service: &Service, arrival: &Arrival, problem: Problem) -> Problem
             Code::TooManyRequests,
             "Too many failed credentials from this address. Wait, then try again.",
         )
-        .retry_after(u32::try_from(wait.as_secs()).unwrap_or(60).max(1)),
+        .retry_after(seconds_to_wait(wait)),
         _ => problem,
     }
 }

@@ -418,6 +418,24 @@ impl Revoker {
         Ok(())
     }
 
+    /// Replaces keys that are refused and would still sign: whoever revoked one was cut off between the two steps. Until
+    /// then nothing is minted.
+    pub async fn replace_refused_keys(&self) {
+        let now = self.clock.now();
+        let known = self.state.known();
+        for key in self.keyring.infos() {
+            if key.state(now) == keyring::KeyState::Active && known.kids.contains(key.kid.as_str()) {
+                tracing::warn!(key.id = %key.kid, "a refused key still signed: it is replaced");
+                if let Err(error) = self.replace_key(&key.kid).await {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a refused key could not be replaced"
+                    );
+                }
+            }
+        }
+    }
+
     async fn end_grant(&self, event: Event, id: &GrantId, reserve: Reserve) -> Result<Recorded, LogError> {
         let selector = Selector::Grant(id.clone());
         let record = Record {

@@ -13,6 +13,7 @@ use super::super::edge::arrival;
 use super::error::OAuthError;
 use super::form::{Form, decode};
 use crate::server::clients::Client;
+use crate::server::limits::seconds_to_wait;
 use crate::server::service::Service;
 use crate::token::ClientId;
 use crate::token::jws::UnverifiedJws;
@@ -52,7 +53,7 @@ pub fn authenticate(service: &Service, request: &HttpRequest, form: &Form) -> Re
         Err(error) => match service.failures.failed(arrival.address) {
             Some(wait) if error.error == "invalid_client" => Err(OAuthError {
                 status: actix_web::http::StatusCode::TOO_MANY_REQUESTS,
-                retry_after_seconds: Some(u32::try_from(wait.as_secs()).unwrap_or(60).max(1)),
+                retry_after_seconds: Some(seconds_to_wait(wait)),
                 ..OAuthError::new(
                     "temporarily_unavailable",
                     "too many failed credentials from this address; wait, then try again",
