@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::Output;
 
 use serde_json::{Value, json};
+use stagedoor::server::store::{Db, cosig};
 
 use super::{Place, Server, text};
 
@@ -432,5 +433,57 @@ fn a_new_epoch_names_the_last_known_checkpoint() {
         let detail = &first["entries"][0]["body"]["detail"];
         assert_eq!(detail["reason"], "restored");
         assert!(detail["continues"]["size"].as_u64().unwrap() > 0, "{detail}");
+    }
+}
+
+/// What an export shows as witnessed is what enough of the configured witnesses signed, not whatever one of them did last.
+#[test]
+fn an_export_shows_the_newest_checkpoint_that_enough_witnesses_cosigned() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for place in Place::on_both_databases() {
+        let size = |out: &str, file: &str| {
+            let note = std::fs::read_to_string(place.path().join(out).join(file)).unwrap();
+            note.lines().nth(1).unwrap().parse::<i64>().unwrap()
+        };
+        place.create_client();
+        place.ok(&["audit", "export", "--format", "tiles", "--out", "early"]);
+        place.create_client();
+        place.ok(&["audit", "export", "--format", "tiles", "--out", "late"]);
+        let (early, late) = (size("early", "checkpoint"), size("late", "checkpoint"));
+        assert!(0 < early && early < late);
+        runtime.block_on(async {
+            let file = format!("sqlite://{}", place.path().join(".stagedoor/stagedoor.db").display());
+            let set = place.environment.iter().find(|(name, _)| *name == "STAGEDOOR_DATABASE_URL");
+            let db = Db::connect(set.map_or(&file, |(_, url)| url)).await.unwrap();
+            for (size, name) in [(early, "w.example/1"), (early, "w.example/2"), (late, "w.example/1")] {
+                cosig::add(&db, size, name, &format!("\u{2014} {name} AAAA")).await.unwrap();
+            }
+            db.close().await;
+        });
+        let export = |out: &str, settings: &[(&str, &str)]| {
+            let mut command = place.command(&["audit", "export", "--format", "tiles", "--out", out]);
+            let output = command.envs(settings.iter().copied()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            size(out, "witnessed")
+        };
+        let both = [
+            ("STAGEDOOR_WITNESSES__0__URL", "https://1.example"),
+            ("STAGEDOOR_WITNESSES__0__VKEY", "w.example/1+00000001+AAAA"),
+            ("STAGEDOOR_WITNESSES__1__URL", "https://2.example"),
+            ("STAGEDOOR_WITNESSES__1__VKEY", "w.example/2+00000002+AAAA"),
+        ];
+        assert_eq!(export("both", &both), early, "all that are configured are required");
+        let one_is_enough = [&both[..], &[("STAGEDOOR_WITNESSES_REQUIRED", "1")]].concat();
+        assert_eq!(export("one", &one_is_enough), late);
+        let with_another = [
+            ("STAGEDOOR_WITNESSES__2__URL", "https://3.example"),
+            ("STAGEDOOR_WITNESSES__2__VKEY", "w.example/3+00000003+AAAA"),
+        ];
+        assert_eq!(
+            export("new", &[&both[..], &with_another].concat()),
+            early,
+            "two of three is the most there is"
+        );
+        assert_eq!(export("none", &[]), late, "who names no witness is shown what anybody signed");
     }
 }

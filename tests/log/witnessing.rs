@@ -1,8 +1,10 @@
 //! Witnesses over HTTP: what they cosign is kept and shown, and a log that went back is seen by them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use stagedoor::server::app::{RunningWitness, WitnessSetup, start_witness};
 use stagedoor::server::log::note::{NoteError, split};
 use stagedoor::server::log::witness::{CosignatureVerifier, request};
@@ -12,6 +14,7 @@ use stagedoor::server::outbound::{Call, Outbound, OutboundConfig};
 use stagedoor::server::store::cosig;
 use stagedoor::token::{Clock as _, SystemEntropy};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{Bench, HOST, both};
 
@@ -96,6 +99,80 @@ both! {
         running.stop().await;
         log.close().await;
     }
+}
+
+/// Witnesses at these addresses, all of them required.
+fn all_of(asked: &[(SocketAddr, &RunningWitness)]) -> Witnesses {
+    let at = |address: &SocketAddr| format!("http://{address}");
+    let destinations = asked.iter().map(|(address, _)| at(address)).collect();
+    let config = OutboundConfig { destinations, allow_http: true, ..OutboundConfig::default() };
+    let outbound = Outbound::new(&config).unwrap();
+    let list = asked.iter().map(|(address, running)| WitnessAt {
+        url: outbound.destination(&format!("{}/add-checkpoint", at(address))).unwrap(),
+        verifier: running.verifier.clone(),
+    });
+    Witnesses::new(list.collect(), asked.len(), outbound.clone())
+}
+
+/// A way to the witness at `to` on which the log grows: by some entries before each call arrives.
+async fn busy(log: &Log, to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let log = log.clone();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            record(&log, 2).await;
+            let mut to = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+        }
+    });
+    address
+}
+
+both! {
+    /// Only lines on one size make a quorum: every witness is asked about the same checkpoint, however busy the log is.
+    async fn two_witnesses_cosign_one_checkpoint_while_the_log_grows(bench) {
+        let dir = TempDir::new().unwrap();
+        let (first, second) = (witness(&bench, &dir, "witness.example/w1"), witness(&bench, &dir, "witness.example/w2"));
+        let log = bench.log().await;
+        record(&log, 3).await;
+        let witnesses = all_of(&[(busy(&log, first.address).await, &first), (second.address, &second)]);
+        witnesses.round(&log, bench.clock.now()).await.unwrap();
+        assert!(log.known_size() > 3, "the log grew between the two");
+        let witnessed = witnesses.witnessed(&log).await.unwrap().expect("both signed one checkpoint");
+        let (text, lines) = split(&witnessed).unwrap();
+        for running in [&first, &second] {
+            assert!(running.verifier.verify(text, lines).is_ok(), "{witnessed}");
+        }
+        assert_eq!(Checkpoint::open(&witnessed, Bench::signer().verifier()).unwrap().size, 3);
+
+        // another replica was quicker with the second: what this one signed before is asked anew, and no rollback
+        let alone = Arc::new(all_of(&[(second.address, &second)]));
+        let raced = all_of(&[(race(&log, alone, &bench, first.address).await, &first), (second.address, &second)]);
+        bench.clock.advance(Duration::from_secs(11));
+        record(&log, 1).await;
+        raced.round(&log, bench.clock.now()).await.unwrap();
+        assert!(raced.refusals().iter().all(|(_, alarm)| !alarm), "{:?}", raced.refusals());
+        first.stop().await;
+        second.stop().await;
+        log.close().await;
+    }
+}
+
+/// A way to the witness at `to`, on which another replica does a round with `others` and a longer log first.
+async fn race(log: &Log, others: Arc<Witnesses>, bench: &Bench, to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (log, now) = (log.clone(), bench.clock.now());
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            record(&log, 1).await;
+            others.round(&log, now + TimeDelta::minutes(5)).await.unwrap();
+            let mut to = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+        }
+    });
+    address
 }
 
 both! {

@@ -1,6 +1,7 @@
 //! The log's side of witnessing: asks the configured witnesses to cosign the newest checkpoint, keeps what
 //! they sign, and knows how long the oldest entry has waited for enough of them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -116,8 +117,10 @@ impl Witnesses {
         }
         let start = position(log.epoch(), 0);
         if self.is_due(log, start, now).await? {
+            // the same for all of them: only lines on one size make it witnessed
+            let note = log.checkpoint().await?;
             for witness in &self.list {
-                let asked = self.ask(log, witness, start).await;
+                let asked = self.ask(log, witness, &note, start).await;
                 self.tell(witness, asked);
             }
         }
@@ -167,14 +170,20 @@ impl Witnesses {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, log: &Log, witness: &WitnessAt, start: i64) -> Result<(), AskError> {
+    /// Asks one witness about `note`, the checkpoint of this round.
+    async fn ask(&self, log: &Log, witness: &WitnessAt, note: &str, start: i64) -> Result<(), AskError> {
         let name = witness.verifier.name();
         let known = self.end(log, &witness.verifier, start).await?;
         let mut old = u64::try_from(known - start).unwrap_or(0);
+        let mut note = Cow::Borrowed(note);
         // the second time with the size that the witness says it has seen: of that very size it may have seen another log
         for again in [false, true] {
-            let note = log.checkpoint().await?;
-            let head = Checkpoint::parse_unverified(&note)?;
+            let mut head = Checkpoint::parse_unverified(&note)?;
+            if old > head.size {
+                // another replica has asked it about a newer one, or the log went back
+                note = log.checkpoint().await?.into();
+                head = Checkpoint::parse_unverified(&note)?;
+            }
             if head.size == 0 || (head.size == old && !again) {
                 return Ok(());
             }

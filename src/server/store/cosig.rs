@@ -1,6 +1,8 @@
 //! Cosignatures of witnesses: which checkpoint sizes (global positions) each has signed, append-only.
 
-use super::{Db, StoreError, on_db};
+use sqlx::AssertSqlSafe;
+
+use super::{Db, StoreError, json, on_db};
 
 /// Keeps a cosignature line; one that is there already stays.
 ///
@@ -76,6 +78,43 @@ pub async fn newest_of(
             .bind(limit)
             .fetch_all(pool)
             .await
+        }
+    )?)
+}
+
+/// The newest sizes in `(after, below]` that at least `required` of `witnesses` are said to have cosigned (of anybody,
+/// where none is named); newest first, at most `limit`.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn signed_by(
+    db: &Db,
+    witnesses: &[&str],
+    required: usize,
+    (after, below): (i64, i64),
+    limit: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let of_them = if witnesses.is_empty() {
+        "CAST($5 AS TEXT) <> ''".to_owned()
+    } else {
+        format!("witness {}", db.in_list(5, "text"))
+    };
+    let sql = format!(
+        "SELECT size FROM audit_cosig WHERE size > $1 AND size <= $2 AND {of_them} \
+         GROUP BY size HAVING COUNT(*) >= $3 ORDER BY size DESC LIMIT $4"
+    );
+    let required = i64::try_from(required).unwrap_or(i64::MAX);
+    Ok(on_db!(
+        db,
+        read(pool) => {
+            sqlx::query_scalar(AssertSqlSafe(sql))
+                .bind(after)
+                .bind(below)
+                .bind(required)
+                .bind(limit)
+                .bind(json(&witnesses))
+                .fetch_all(pool)
+                .await
         }
     )?)
 }

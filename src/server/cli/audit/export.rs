@@ -76,21 +76,34 @@ async fn tiles(config: &Config, db: &Db, master: &MasterKey, out: &Path) -> Resu
     let head = head.unwrap_or_else(|| Head::empty(signer.epoch()));
     // only committed heads can be seen, and a commit is durable before it is seen
     let checkpoint = signer.sign(head.size(), head.root);
-    let witnessed = witnessed(db, &signer, &head).await?;
+    let witnessed = witnessed(config, db, &signer, &head).await?;
     let notes = export::Notes { checkpoint, witnessed, vkey: signer.verifier().vkey() };
     Ok(export::tiles(db, &head, &notes, out).await?)
 }
 
-/// The newest checkpoint that anybody cosigned, with the lines as they were kept: who reads it verifies them.
-async fn witnessed(db: &Db, signer: &CheckpointSigner, head: &Head) -> Result<Option<String>, CliError> {
-    let start = position(head.epoch, 0);
-    let lines = cosig::newest(db, start, head.end(), 100).await?;
-    let Some((size, ..)) = lines.first().cloned() else { return Ok(None) };
-    let Some(stored) = store::read::head_at_or_before(db, start, size).await? else { return Ok(None) };
-    let at = Head::read(&stored)?;
-    let of_size = lines.iter().filter(|(of, ..)| *of == size && stored.size == size);
-    let lines: String = of_size.flat_map(|(_, _, line)| [line, "\n"]).collect();
-    Ok((!lines.is_empty()).then(|| signer.sign(at.size(), at.root) + &lines))
+/// The newest checkpoint that as many of the configured witnesses cosigned as are required, else as many as ever did
+/// (of anybody, where none is configured); with the lines as they were kept: who reads it verifies them.
+async fn witnessed(
+    config: &Config,
+    db: &Db,
+    signer: &CheckpointSigner,
+    head: &Head,
+) -> Result<Option<String>, CliError> {
+    let names: Vec<&str> =
+        config.witnesses.iter().filter_map(|witness| witness.vkey.split('+').next()).collect();
+    let (start, end) = (position(head.epoch, 0), head.end());
+    for required in (1..=config.witnesses_required.max(1)).rev() {
+        let Some(size) = cosig::signed_by(db, &names, required, (start, end), 1).await?.pop() else {
+            continue;
+        };
+        let stored = store::read::head_at_or_before(db, start, size).await?;
+        let Some(stored) = stored.filter(|stored| stored.size == size) else { continue };
+        let at = Head::read(&stored)?;
+        let lines = cosig::newest(db, size - 1, size, 100).await?;
+        let lines: String = lines.iter().flat_map(|(_, _, line)| [line, "\n"]).collect();
+        return Ok(Some(signer.sign(at.size(), at.root) + &lines));
+    }
+    Ok(None)
 }
 
 /// Reading personal data is an entry of its own, recorded before the data leaves.
