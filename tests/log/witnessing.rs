@@ -176,6 +176,33 @@ async fn race(log: &Log, others: Arc<Witnesses>, bench: &Bench, to: SocketAddr) 
 }
 
 both! {
+    /// What both signed is shown however long one of them has been away since.
+    async fn what_was_witnessed_stays_so_while_one_is_down(bench) {
+        let dir = TempDir::new().unwrap();
+        let (first, second) = (witness(&bench, &dir, "witness.example/w1"), witness(&bench, &dir, "witness.example/w2"));
+        let log = bench.log().await;
+        record(&log, 3).await;
+        let witnesses = all_of(&[(first.address, &first), (second.address, &second)]);
+        witnesses.round(&log, bench.clock.now()).await.unwrap();
+        let witnessed = witnesses.witnessed(&log).await.unwrap();
+        assert!(witnessed.is_some());
+        for size in 4..1100 {
+            cosig::add(&bench.service, size, "witness.example/w1", "as if it had gone on alone").await.unwrap();
+        }
+        // nor do lines hide it that both are said to have written
+        for size in 1100..1140 {
+            for name in ["witness.example/w1", "witness.example/w2", "witness.example/w3"] {
+                cosig::add(&bench.service, size, name, "forged").await.unwrap();
+            }
+        }
+        assert_eq!(witnesses.witnessed(&log).await.unwrap(), witnessed);
+        first.stop().await;
+        second.stop().await;
+        log.close().await;
+    }
+}
+
+both! {
     /// Invariant 10: a log that went back, or grew another way, is refused by whoever saw more, and that is an alarm.
     async fn a_witness_that_saw_more_or_other_raises_the_alarm(bench) {
         let dir = TempDir::new().unwrap();

@@ -18,8 +18,10 @@ use crate::server::store::{cosig, read};
 
 /// How often witnesses are asked, and the signed checkpoint is written to the log stream.
 pub const EVERY: Duration = Duration::from_secs(10);
-/// How many cosignature lines are looked through for a checkpoint that enough witnesses signed.
+/// How many cosignature lines are looked through for one that verifies: anybody who can write the table writes there.
 const LOOKED_THROUGH: i64 = 1000;
+/// How many sizes that enough witnesses are said to have signed are fetched at a time, and how often.
+const SIZES: (i64, usize) = (32, 32);
 
 /// One of the witnesses.
 #[derive(Debug, Clone)]
@@ -276,13 +278,7 @@ impl Witnesses {
     /// # Errors
     /// The log could not be read.
     pub async fn cosigned(&self, log: &Log, note: String) -> Result<String, LogError> {
-        let Some(head) = Checkpoint::parse_unverified(&note).ok().filter(|_| !self.list.is_empty()) else {
-            return Ok(note);
-        };
-        let end = position(log.epoch(), head.size);
-        let lines = cosig::newest(log.db(), end - 1, end, LOOKED_THROUGH).await?;
-        let lines: Vec<(String, String)> = lines.into_iter().map(|(_, name, line)| (name, line)).collect();
-        Ok(self.with_lines(&note, &lines).0)
+        Ok(self.with_kept(log, note).await?.0)
     }
 
     /// The newest checkpoint that enough witnesses cosigned, with their lines; `None` when there is none.
@@ -293,19 +289,34 @@ impl Witnesses {
         if self.list.is_empty() {
             return Ok(None);
         }
-        let start = position(log.epoch(), 0);
-        let newest = cosig::newest(log.db(), start, i64::MAX, LOOKED_THROUGH).await?;
-        for of_size in newest.chunk_by(|a, b| a.0 == b.0) {
-            let (_, size) = locate(of_size[0].0 - 1);
-            let Some(note) = log.checkpoint_of(size + 1).await? else { continue };
-            let lines: Vec<(String, String)> =
-                of_size.iter().map(|(_, name, line)| (name.clone(), line.clone())).collect();
-            let (note, count) = self.with_lines(&note, &lines);
-            if count >= self.required {
-                return Ok(Some(note));
+        let names: Vec<&str> = self.list.iter().map(|witness| witness.verifier.name()).collect();
+        let (start, mut below) = (position(log.epoch(), 0), position(log.epoch() + 1, 0));
+        let (at_a_time, times) = SIZES;
+        for _ in 0..times {
+            let ends = cosig::signed_by(log.db(), &names, self.required, (start, below), at_a_time).await?;
+            for end in &ends {
+                let size = locate(end - 1).1 + 1;
+                let Some(note) = log.checkpoint_of(size).await? else { continue };
+                let (note, count) = self.with_kept(log, note).await?;
+                if count >= self.required {
+                    return Ok(Some(note));
+                }
             }
+            let Some(last) = ends.last() else { break };
+            below = last - 1;
         }
         Ok(None)
+    }
+
+    /// Adds the lines that are kept of the checkpoint `note`; says how many.
+    async fn with_kept(&self, log: &Log, note: String) -> Result<(String, usize), LogError> {
+        let Some(head) = Checkpoint::parse_unverified(&note).ok().filter(|_| !self.list.is_empty()) else {
+            return Ok((note, 0));
+        };
+        let end = position(log.epoch(), head.size);
+        let lines = cosig::newest(log.db(), end - 1, end, LOOKED_THROUGH).await?;
+        let lines: Vec<(String, String)> = lines.into_iter().map(|(_, name, line)| (name, line)).collect();
+        Ok(self.with_lines(&note, &lines))
     }
 
     /// Adds those of `lines` that a configured witness signed; says how many.
