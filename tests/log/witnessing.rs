@@ -279,6 +279,7 @@ both! {
         assert_eq!((conflict.status, conflict.content_type.as_deref()), (409, Some("text/x.tlog.size")));
         assert_eq!(conflict.body, b"3\n");
         assert_eq!(ask(request(3, &[], &signer.sign(9, [2; 32]))).await.status, 422);
+        assert_eq!(ask(request(3, &[], &signer.sign(3, [2; 32]))).await.status, 422, "another root of that size");
         // a second witness over the same state could sign the other side of a fork
         let again = WitnessSetup {
             listen: "127.0.0.1:0".parse().unwrap(),

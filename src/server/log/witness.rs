@@ -32,10 +32,11 @@ pub enum Refused {
     /// 403: not signed by the log's key.
     #[error("the checkpoint is not signed by the log's key")]
     Signature,
-    /// 409: the witness saw another size (in the answer's body), or another root of the same size.
+    /// 409: the witness saw another size (in the answer's body).
     #[error("this witness has seen size {0}")]
     Conflict(u64),
-    /// 422: it did not grow from what the witness saw. The log may have been rolled back or forked.
+    /// 422: it did not grow from what the witness saw, or has another root of the same size. The log may have been
+    /// rolled back or forked.
     #[error("the proof does not show that the log grew from what this witness saw")]
     Inconsistent,
     /// 500: the state could not be kept, so nothing is signed.
@@ -243,9 +244,10 @@ impl Witness {
         }
         let file = self.state.join(file_name(&new.origin));
         let (size, root) = read_state(&file)?;
-        if old != size || (new.size == size && new.root != root) {
+        if old != size {
             return Err(Refused::Conflict(size));
         }
+        // also that one size has one root, and size zero that of the empty tree
         if !verify_consistency(size, &root, new.size, &new.root, &proof) {
             return Err(Refused::Inconsistent);
         }
@@ -346,6 +348,10 @@ mod tests {
     fn a_witness_cosigns_what_grew_and_refuses_everything_else() {
         let mut f = fixture();
         let verifier = CosignatureVerifier::parse(&f.witness.cosigner.verifier().vkey()).unwrap();
+        let now = DateTime::from_timestamp(0, 0).unwrap();
+        let empty = request(0, &[], &f.signer.sign(0, [7; 32]));
+        let refused = f.witness.add_checkpoint(&empty, now);
+        assert!(matches!(refused, Err(Refused::Inconsistent)), "the empty tree has one root");
         let line = ask(&mut f, 0, 7).unwrap();
         let text =
             Checkpoint { origin: "log.example/audit/1".into(), size: 7, root: root(&f.leaves[..7]) }.text();
@@ -358,12 +364,11 @@ mod tests {
         assert!(matches!(ask(&mut f, 21, 20), Err(Refused::Malformed)));
         f.leaves[3] = leaf_hash(b"rewritten");
         assert!(matches!(ask(&mut f, 20, 30), Err(Refused::Inconsistent)), "a fork");
-        assert!(matches!(ask(&mut f, 20, 20), Err(Refused::Conflict(20))), "a fork of the same size");
+        assert!(matches!(ask(&mut f, 20, 20), Err(Refused::Inconsistent)), "a fork of the same size");
         f.signer = CheckpointSigner::from_seed(&[9; 32], "log.example", 1).unwrap();
         assert!(matches!(ask(&mut f, 20, 30), Err(Refused::Signature)));
         f.signer = CheckpointSigner::from_seed(&[9; 32], "other.example", 1).unwrap();
         assert!(matches!(ask(&mut f, 20, 30), Err(Refused::UnknownLog)));
-        let now = DateTime::from_timestamp(0, 0).unwrap();
         for bad in ["", "old 1", "old x\n\n", "old 0\n!!\n\nx\n"] {
             assert!(matches!(f.witness.add_checkpoint(bad, now), Err(Refused::Malformed)), "{bad:?}");
         }

@@ -209,6 +209,7 @@ impl Witnesses {
                     let seen = std::str::from_utf8(&answer.body).ok().and_then(|t| t.trim().parse().ok());
                     let seen: u64 = seen.ok_or(AskError::Refused(409))?;
                     if seen == old {
+                        // as the protocol had it before 422
                         return Err(AskError::Fork(old));
                     }
                     old = seen;
