@@ -89,6 +89,38 @@ both! {
 }
 
 both! {
+    /// Both run beside the service: what goes between the start of a check and its last row is no tampering.
+    async fn what_is_erased_while_the_log_is_verified_is_explained(bench) {
+        let log = owner_log(&bench).await;
+        // a check that has begun has read some thousand entries before it says how far it is
+        for _ in 0..14 {
+            let records = (0..700).map(|_| log.record(Record::of(Event::new(EventType::Explain))));
+            for answer in futures_util::future::join_all(records).await {
+                answer.unwrap();
+            }
+        }
+        for subject in ["user_forgetme", "user_other"] {
+            log.record(bench.grant("admin_7", subject)).await.unwrap();
+        }
+        let whom = Whom::Subject("user_forgetme".parse().unwrap());
+        let (mut erased, now) = (0, bench.clock.now());
+        let mut meanwhile = |_, _| {
+            if erased == 0 {
+                erased = tokio::task::block_in_place(|| {
+                    let erasure = erase(&log, &whom, now, ACTOR_RETENTION);
+                    tokio::runtime::Handle::current().block_on(erasure).unwrap().entries
+                });
+            }
+        };
+        let report = verify::database(&bench.service, &[], Some(&Bench::log_key()), &mut meanwhile).await.unwrap();
+        assert!(report.holds(), "{:?}", report.findings);
+        assert_eq!((erased, report.entries), (1, 9802), "as far as the log went when the check began");
+        log.close().await;
+        holds(&bench, &[]).await;
+    }
+}
+
+both! {
     async fn what_the_policy_would_be_asked_with_goes_with_the_person(bench) {
         let log = owner_log(&bench).await;
         let mut grants = Vec::new();

@@ -43,7 +43,7 @@ pub async fn database(
         pass.run(log_key, &mut report, progress).await?;
         passes.push(pass);
     }
-    explain(&passes, &mut report);
+    explain(db, log_key, &mut passes, &mut report).await?;
     for idx in super::tail::beyond(db, 10).await? {
         report.add(last_epoch, Finding::Beyond(locate(idx).1));
     }
@@ -297,8 +297,31 @@ impl<'d> Pass<'d> {
     }
 }
 
-/// Whatever is gone must be explained by an entry, which may be a later one, or one of a later epoch.
-fn explain(passes: &[Pass<'_>], report: &mut Report) {
+/// Whatever is gone must be explained by an entry, which may be a later one, or one of a later epoch. Or one that was
+/// recorded while the passes ran: what is gone from a row was said before the row was read.
+async fn explain(
+    db: &Db,
+    log_key: Option<&[u8; 32]>,
+    passes: &mut [Pass<'_>],
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let mut open = unexplained(passes);
+    if !open.is_empty()
+        && let Some(last) = passes.last_mut()
+    {
+        let later = removals_after(db, log_key, last.epoch, last.frontier.clone()).await?;
+        last.removals.extend(later);
+        open = unexplained(passes);
+    }
+    for (epoch, finding) in open {
+        report.add(epoch, finding);
+    }
+    Ok(())
+}
+
+/// What is gone, and no entry of the passes says so.
+fn unexplained(passes: &[Pass<'_>]) -> Vec<(u32, Finding)> {
+    let mut out = Vec::new();
     for pass in passes {
         let removals: Vec<&Removed> = passes
             .iter()
@@ -322,15 +345,43 @@ fn explain(passes: &[Pass<'_>], report: &mut Report) {
         };
         for (first, last) in &pass.pruned {
             if !pruned(*last) {
-                report.add(pass.epoch, Finding::Pruned(*first, *last));
+                out.push((pass.epoch, Finding::Pruned(*first, *last)));
             }
         }
         for (index, name) in &pass.gone {
             if !erased(*index, name) {
-                report.add(pass.epoch, Finding::Erased(*index, name));
+                out.push((pass.epoch, Finding::Erased(*index, name)));
             }
         }
     }
+    out
+}
+
+/// What the entries beyond `frontier` say was taken out, up to the newest head there is by now: nothing, where they do
+/// not make that head.
+async fn removals_after(
+    db: &Db,
+    log_key: Option<&[u8; 32]>,
+    epoch: u32,
+    mut frontier: Frontier,
+) -> Result<Vec<Removal>, StoreError> {
+    let (start, mut found) = (position(epoch, 0), Vec::new());
+    let newest = read::head_at_or_before(db, start, start + EPOCH_SPAN).await?;
+    let Some(newest) = newest.filter(|head| log_key.is_none_or(|key| vouches_for(key, head))) else {
+        return Ok(found);
+    };
+    while let Some(entries) = fetch(db, position(epoch, frontier.size()), newest.size).await? {
+        for entry in entries.iter().map(check) {
+            if entry.index != frontier.size() {
+                return Ok(Vec::new());
+            }
+            frontier.push(entry.leaf, |_, _, _| ());
+            // its leaf is in the tree; that its body is what was hashed says `findings`
+            found.extend(entry.removal.filter(|_| entry.findings.is_empty()));
+        }
+    }
+    let holds = Head::read(&newest).is_ok_and(|head| head.frontier == frontier);
+    Ok(if holds { found } else { Vec::new() })
 }
 
 async fn fetch(db: &Db, from: i64, end: i64) -> Result<Option<Vec<FullEntry>>, StoreError> {
