@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use sqlx::AssertSqlSafe;
+use stagedoor::server::log::epoch::{self, EpochReason};
 use stagedoor::server::log::head::Head;
 use stagedoor::server::log::tree::leaf_hash;
 use stagedoor::server::log::verify::{self, Finding, Report};
-use stagedoor::server::log::{Checkpoint, Event, EventType, Fatal, LogError, OpenError, Record};
+use stagedoor::server::log::{
+    Checkpoint, CheckpointSigner, Event, EventType, Fatal, LogError, LogOptions, OpenError, Record,
+};
 use stagedoor::server::store::{Db, read};
 
-use crate::harness::{Bench, both};
+use crate::harness::{Bench, HOST, SEED, both};
 
 async fn verified(bench: &Bench, checkpoints: &[Checkpoint]) -> Report {
     let mut calls = 0;
@@ -362,6 +365,24 @@ both! {
         let options = stagedoor::server::log::LogOptions { compare_database_clock: false, ..Default::default() };
         let opened = bench.open(bench.service.clone(), options).await;
         assert!(matches!(opened, Err(OpenError::Damaged(Finding::Body(19)))), "{opened:?}");
+    }
+}
+
+both! {
+    async fn rows_between_two_epochs_are_found(bench) {
+        fill(&bench, 5).await;
+        let signer = CheckpointSigner::from_seed(&SEED, HOST, 2).unwrap();
+        let options = LogOptions { compare_database_clock: false, ..LogOptions::default() };
+        let db = Db::connect(&bench.service_url).await.unwrap();
+        let (clock, entropy) = (bench.clock.clone(), bench.entropy.clone());
+        epoch::begin(db, signer, clock, entropy, options, EpochReason::Restored, None).await.unwrap();
+        assert!(verified(&bench, &[]).await.holds());
+        tamper(&bench, &[
+            "INSERT INTO audit_entry SELECT 5, t_us, leaf, body FROM audit_entry WHERE idx = 4",
+            "INSERT INTO audit_entry SELECT 700, t_us, leaf, body FROM audit_entry WHERE idx = 4",
+        ]).await;
+        let report = verified(&bench, &[]).await;
+        assert_eq!(report.findings, [(1, Finding::Beyond(700)), (1, Finding::Beyond(5))]);
     }
 }
 

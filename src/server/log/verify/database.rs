@@ -42,11 +42,12 @@ pub async fn database(
         let mut pass = Pass::new(db, epoch, checkpoints.remove(&epoch).unwrap_or_default());
         pass.run(log_key, &mut report, progress).await?;
         passes.push(pass);
+        let next = if epoch < last_epoch { position(epoch + 1, 0) } else { i64::MAX };
+        for idx in super::tail::beyond(db, position(epoch, 0), next, 10).await? {
+            report.add(epoch, Finding::Beyond(locate(idx).1));
+        }
     }
     explain(db, log_key, &mut passes, &mut report).await?;
-    for idx in super::tail::beyond(db, 10).await? {
-        report.add(last_epoch, Finding::Beyond(locate(idx).1));
-    }
     for idx in orphans(db, OrphanTable::Private).await? {
         let (epoch, index) = locate(idx);
         report.add(epoch, Finding::PrivateOrphan(index));

@@ -18,8 +18,8 @@ pub enum Finding {
     /// An entry is missing.
     #[error("entry {0} is missing")]
     Missing(u64),
-    /// There are rows beyond the newest head.
-    #[error("entry {0} lies beyond the newest head")]
+    /// There are rows beyond the newest head of their epoch.
+    #[error("entry {0} lies beyond the newest head of its epoch")]
     Beyond(u64),
     /// An entry's body does not make its leaf.
     #[error("entry {0}: its body is not what was hashed")]

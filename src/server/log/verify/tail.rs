@@ -13,14 +13,14 @@ const CHUNK: i64 = 1024;
 /// How many of the newest entries are recomputed before the service starts.
 pub const STARTUP_ENTRIES: u64 = 1000;
 
-/// Up to `limit` of the newest entries that no head covers. Others may append meanwhile: an entry and its head are
-/// committed at once, so whatever head is read after an entry was seen covers it.
+/// Up to `limit` of the newest entries in `[low, high)` that no head covers. Others may append meanwhile: an entry and
+/// its head are committed at once, so whatever head is read after an entry was seen covers it.
 ///
 /// # Errors
 /// The database could not be asked.
-pub(super) async fn beyond(db: &Db, limit: i64) -> Result<Vec<i64>, StoreError> {
-    let mut newest = read::newest_positions(db, 0, i64::MAX, limit).await?;
-    let end = read::newest_head(db).await?.map_or(0, |head| head.size);
+pub(super) async fn beyond(db: &Db, low: i64, high: i64, limit: i64) -> Result<Vec<i64>, StoreError> {
+    let mut newest = read::newest_positions(db, low, high, limit).await?;
+    let end = read::head_at_or_before(db, low, high).await?.map_or(low, |head| head.size);
     newest.retain(|idx| *idx >= end);
     Ok(newest)
 }
@@ -31,7 +31,7 @@ pub(super) async fn beyond(db: &Db, limit: i64) -> Result<Vec<i64>, StoreError> 
 /// The database could not be asked.
 pub async fn tail(db: &Db, head: &Head, count: u64) -> Result<Option<Finding>, StoreError> {
     let (start, end) = (position(head.epoch, 0), head.end());
-    if let Some(beyond) = beyond(db, 1).await?.first() {
+    if let Some(beyond) = beyond(db, start, i64::MAX, 1).await?.first() {
         return Ok(Some(Finding::Beyond(locate(*beyond).1)));
     }
     let from = end.saturating_sub(i64::try_from(count).unwrap_or(i64::MAX)).max(start);
