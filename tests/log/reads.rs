@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use stagedoor::server::log::read::Step;
 use stagedoor::server::log::tree::{self, Hash, leaf_hash};
 use stagedoor::server::log::{
-    Checkpoint, Condition, Cursor, CursorError, EntryFilter, Event, EventType, GrantFilter, GrantStatus,
-    LogOptions, ReadError, Record, proof,
+    Checkpoint, Condition, Cursor, CursorError, Decision, Effect, EntryFilter, Event, EventType, GrantFilter,
+    GrantStatus, LogOptions, ReadError, Record, Revoke, Selector, proof,
 };
-use stagedoor::token::{Clock as _, Sub};
+use stagedoor::token::{Clock as _, GrantId, Sub};
 
 use crate::harness::{Bench, both, issue};
 
@@ -322,6 +323,44 @@ both! {
         near[31] ^= 1;
         assert!(log.find_signed(&near, false).await.unwrap().is_none(), "the whole hash is compared");
         assert!(log.find_jti("unknown", false).await.unwrap().is_none());
+        log.close().await;
+    }
+}
+
+both! {
+    /// Two people's grants ended in one microsecond, as in one batch: each history names its own revocation.
+    async fn a_history_names_the_revocation_that_ended_its_grant(bench) {
+        let log = bench.log().await;
+        let granted = async |subject: &str| {
+            let record = bench.grant("admin_7", subject);
+            let id = record.event.grant.clone().unwrap();
+            log.record(record).await.unwrap();
+            id
+        };
+        let revoke = async |decision: Decision, selector: Option<Selector>| {
+            let event = Event { decision: Some(decision), ..Event::new(EventType::Revoke) };
+            let ends = selector.map(|selector| Effect::Revoke(Revoke { selector, of_client: None, hold: None }));
+            let record = Record { effects: ends.into_iter().collect(), ..Record::of(event) };
+            log.record(record).await.unwrap().index
+        };
+        let ended_by = async |grant: &GrantId| {
+            let grant = log.grant(grant).await.unwrap().unwrap();
+            let stage = log.history(&grant, bench.clock.now(), false).await.unwrap().pop().unwrap();
+            assert_eq!(stage.step, Step::Stopped);
+            stage.entry.map(|entry| entry.index)
+        };
+        let (his, hers, theirs) = (granted("user_1").await, granted("user_2").await, granted("user_3").await);
+        let first = revoke(Decision::Granted, Some(Selector::Subject(sub("user_1")))).await;
+        let second = revoke(Decision::Granted, Some(Selector::Subject(sub("user_2")))).await;
+        bench.clock.advance(Duration::from_secs(1));
+        let third = revoke(Decision::Granted, Some(Selector::Subject(sub("user_3")))).await;
+        revoke(Decision::Denied, None).await;
+        let of_all = async || [ended_by(&his).await, ended_by(&hers).await, ended_by(&theirs).await];
+        assert_eq!(of_all().await, [Some(first), Some(second), Some(third)]);
+        // once it is not kept any more which entry ended which grant, none is named that may be another's
+        bench.clock.advance(Duration::from_mins(20));
+        bench.service.clear_expired(bench.clock.now().timestamp_micros()).await.unwrap();
+        assert_eq!(of_all().await, [None, None, Some(third)]);
         log.close().await;
     }
 }

@@ -101,6 +101,19 @@ impl Db {
         Ok(reading)
     }
 
+    /// The entry that ended a grant, until the grant would have ended by itself; `None` also where a cut-off did.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn ended_by(&self, grant: &str) -> Result<Option<i64>, StoreError> {
+        Ok(on_db!(self, read(pool) => {
+            sqlx::query_scalar("SELECT idx FROM revoked_grant WHERE grant_id = $1")
+                .bind(grant)
+                .fetch_optional(pool)
+                .await
+        })?)
+    }
+
     /// The handoff code that `code_hash` finds, used or not.
     ///
     /// # Errors

@@ -6,6 +6,10 @@ use serde_json::Value;
 use super::{EntryFilter, Grant, LogEntry};
 use crate::server::log::sightings::USED_AT;
 use crate::server::log::{EventType, Log, LogError, REFUSED_BY_COLLEAGUE};
+use crate::server::store::read;
+
+/// The most revocations of one moment that are looked through.
+const OF_A_MOMENT: u32 = 1000;
 
 /// What an entry means in the life of its grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +104,7 @@ pub struct Stage {
     pub step: Step,
     /// When.
     pub at: DateTime<Utc>,
-    /// Where it stands; `None` for what no entry says: time that passed, a cut-off that cannot be found any more.
+    /// Where it stands; `None` for what no entry says: time that passed, a stop that cannot be told from another any more.
     pub entry: Option<LogEntry>,
 }
 
@@ -122,14 +126,7 @@ impl Log {
             .collect();
         let stopped = stages.iter().any(|stage| stage.step == Step::Stopped);
         if let Some(at) = grant.revoked_at.filter(|_| !stopped) {
-            // a revocation by person, client, key or of all names the grants it hit in sums only
-            let filter = EntryFilter {
-                typ: Some("revoke".into()),
-                since: Some(at),
-                until: Some(at + TimeDelta::microseconds(1)),
-                ..EntryFilter::default()
-            };
-            let entry = self.entries(&filter, None, 1, personal).await?.rows.pop();
+            let entry = self.revocation_of(grant, at, personal).await?;
             stages.push(Stage { step: Step::Stopped, at, entry });
         } else if grant.revoked_at.is_none() && grant.row.exp <= now {
             stages.push(Stage { step: Step::Expired, at: grant.row.exp, entry: None });
@@ -137,4 +134,38 @@ impl Log {
         stages.sort_by_key(|stage| stage.at);
         Ok(stages)
     }
+
+    /// The entry that ended `grant` at `at`. One by person, client, key or of all names the grants it hit in sums only.
+    async fn revocation_of(
+        &self,
+        grant: &Grant,
+        at: DateTime<Utc>,
+        personal: bool,
+    ) -> Result<Option<LogEntry>, LogError> {
+        if let Some(idx) = self.db().ended_by(grant.row.id.as_str()).await? {
+            let row = read::entries_at(self.db(), &[idx]).await?.pop();
+            let entry = row.map(|row| LogEntry::read(row, personal)).transpose()?;
+            return Ok(entry.filter(|entry| Step::of(entry) == Step::Stopped));
+        }
+        let filter = EntryFilter {
+            typ: Some("revoke".into()),
+            since: Some(at),
+            until: Some(at + TimeDelta::microseconds(1)),
+            ..EntryFilter::default()
+        };
+        let mut found = self.entries(&filter, None, OF_A_MOMENT, personal).await?;
+        found.rows.retain(|entry| may_have_ended(entry, grant));
+        // a batch has one time for all: what may be somebody else's is not named
+        let alone = found.rows.len() == 1 && found.next.is_none();
+        Ok(found.rows.pop().filter(|_| alone))
+    }
+}
+
+/// Whether a revocation that does not name `grant` may be the one that ended it.
+fn may_have_ended(entry: &LogEntry, grant: &Grant) -> bool {
+    let Some(body) = entry.body.as_ref().filter(|_| Step::of(entry) == Step::Stopped) else { return false };
+    let fits = |named: Option<&Value>, own: &str| named.is_none_or(|named| named == own);
+    body.get("grant").is_none()
+        && fits(body.get("kid"), grant.row.kid.as_str())
+        && fits(body.get("detail").and_then(|detail| detail.get("client")), grant.row.client.as_str())
 }
