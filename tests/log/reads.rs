@@ -5,8 +5,8 @@ use std::time::Duration;
 use stagedoor::server::log::read::Step;
 use stagedoor::server::log::tree::{self, Hash, leaf_hash};
 use stagedoor::server::log::{
-    Checkpoint, Condition, Cursor, CursorError, Decision, Effect, EntryFilter, Event, EventType, GrantFilter,
-    GrantStatus, LogOptions, ReadError, Record, Revoke, Selector, proof,
+    ApprovalRow, ApprovalState, Checkpoint, Condition, Cursor, CursorError, Decision, Effect, EntryFilter,
+    Event, EventType, GrantFilter, GrantStatus, LogOptions, ReadError, Record, Revoke, Selector, proof,
 };
 use stagedoor::token::{Clock as _, GrantId, Sub};
 
@@ -361,6 +361,31 @@ both! {
         bench.clock.advance(Duration::from_mins(20));
         bench.service.clear_expired(bench.clock.now().timestamp_micros()).await.unwrap();
         assert_eq!(of_all().await, [None, None, Some(third)]);
+        log.close().await;
+    }
+}
+
+both! {
+    async fn open_requests_come_in_the_order_in_which_they_lapse(bench) {
+        let log = bench.log().await;
+        let now = bench.clock.now();
+        for minutes in [20, 10, 30, 15] {
+            let mut record = bench.grant("admin_7", &format!("user_{minutes}"));
+            record.effects.push(Effect::InsertApproval(ApprovalRow {
+                grant: record.event.grant.clone().unwrap(),
+                state: ApprovalState::Waiting,
+                lapses_at: now + Duration::from_mins(minutes),
+                lifetime_seconds: 600,
+                asker: None,
+            }));
+            log.record(record).await.unwrap();
+        }
+        let open = async |limit: u32| {
+            let open = log.open_requests(now, true, limit).await.unwrap();
+            open.iter().map(|grant| grant.subject.as_ref().unwrap().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(open(9).await, ["user_10", "user_15", "user_20", "user_30"]);
+        assert_eq!(open(2).await, ["user_10", "user_15"], "what is cut off has the most time");
         log.close().await;
     }
 }

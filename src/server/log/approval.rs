@@ -80,7 +80,8 @@ pub struct Approval {
 }
 
 impl Log {
-    /// Up to `limit` requests that wait at `now`, for a colleague or, approved, for their asker; newest first.
+    /// Up to `limit` requests that wait at `now`, for a colleague or, approved, for their asker; those that
+    /// lapse first first.
     ///
     /// # Errors
     /// The log could not be read.
@@ -91,7 +92,8 @@ impl Log {
         limit: u32,
     ) -> Result<Vec<Grant>, LogError> {
         let found = self.db().open_requests(micros(now), undecided, i64::from(limit)).await?;
-        let records = grants::grants_at(self.db(), &found).await?;
+        let mut records = grants::grants_at(self.db(), &found).await?;
+        records.sort_by_key(|record| (record.approval.as_ref().map(|row| row.lapses_us), record.idx));
         Ok(records.into_iter().map(Grant::read).collect::<Result<_, _>>()?)
     }
 }

@@ -145,7 +145,7 @@ impl Db {
             sqlx::query_scalar(
                 "SELECT g.idx FROM approval a JOIN actor_grant g ON g.id = a.grant_id \
                  WHERE a.state IN ('waiting', $2) AND a.lapses_us > $1 AND g.revoked_at_us IS NULL \
-                 ORDER BY a.lapses_us LIMIT $3",
+                 ORDER BY a.lapses_us, g.idx LIMIT $3",
             )
             .bind(now_us)
             .bind(if undecided { "waiting" } else { "approved" })
