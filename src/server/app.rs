@@ -485,7 +485,10 @@ async fn outlive_hangups() {
 }
 
 /// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() -> Result<(), AppError> {
+///
+/// # Errors
+/// Signals cannot be watched.
+pub async fn told_to_stop() -> Result<(), AppError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).map_err(AppError::failed("signals cannot be watched"))?;
     let mut int = signal(SignalKind::interrupt()).map_err(AppError::failed("signals cannot be watched"))?;

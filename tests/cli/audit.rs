@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::Output;
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use stagedoor::server::store::{Db, cosig};
 
 use super::{Place, Server, text};
@@ -485,5 +486,45 @@ fn an_export_shows_the_newest_checkpoint_that_enough_witnesses_cosigned() {
             "two of three is the most there is"
         );
         assert_eq!(export("none", &[]), late, "who names no witness is shown what anybody signed");
+    }
+}
+
+/// Told to stop, it takes away what it had written: that may be everybody's personal data.
+#[test]
+fn an_export_that_is_told_to_stop_leaves_nothing_behind() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for place in Place::on_both_databases() {
+        // only there can a reader be made to wait
+        let owner = place.environment.iter().find(|(name, _)| *name == "STAGEDOOR_DATABASE_OWNER_URL");
+        let Some((_, owner)) = owner else { continue };
+        let held = runtime.block_on(async {
+            let mut held = sqlx::PgConnection::connect(owner).await.unwrap();
+            sqlx::raw_sql("BEGIN; LOCK TABLE audit_head IN ACCESS EXCLUSIVE MODE")
+                .execute(&mut held)
+                .await
+                .unwrap();
+            held
+        });
+        let of_export = || -> Vec<_> {
+            let names = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            names.filter(|name| name.to_string_lossy().starts_with("log")).collect()
+        };
+        let mut command = place.command(&["audit", "export", "--format", "ndjson", "--out", "log"]);
+        let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        for _ in 0..500 {
+            if !of_export().is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(of_export().len(), 1, "it has begun");
+        let told =
+            std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains("the export was stopped"), "{output:?}");
+        assert_eq!(of_export(), Vec::<std::ffi::OsString>::new());
+        drop(held);
     }
 }

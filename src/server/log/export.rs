@@ -1,11 +1,13 @@
 //! `audit export`: the log as files for others. Streaming, in constant memory, and never a partial file under
-//! its final name.
+//! its final name, nor in place of what is there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use super::csv;
@@ -14,6 +16,7 @@ use super::read::{LogEntry, TileSource};
 use super::tile_path::TilePath;
 use crate::server::store::append::EPOCH_SPAN;
 use crate::server::store::{Db, StoreError, read};
+use crate::token::{Entropy as _, SystemEntropy};
 
 /// Entries fetched at a time.
 const CHUNK: i64 = 1024;
@@ -171,7 +174,8 @@ pub async fn tiles(db: &Db, head: &Head, notes: &Notes, out: &Path) -> Result<u6
     Ok(size)
 }
 
-/// A file or directory under construction: gone again unless [`Partial::finish`] is reached.
+/// A file or directory under construction: gone again unless [`Partial::finish`] is reached. A process that is killed
+/// leaves it behind, under a name that no other export meets.
 struct Partial {
     at: PathBuf,
     target: PathBuf,
@@ -182,7 +186,7 @@ impl Partial {
     fn prepare(target: &Path) -> Result<PathBuf, ExportError> {
         refuse_existing(target)?;
         let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".partial-{}", std::process::id()));
+        name.push(format!(".partial-{:016x}", u64::from_be_bytes(SystemEntropy.bytes())));
         Ok(target.with_file_name(name))
     }
 
@@ -225,8 +229,22 @@ impl Partial {
             }
             None => Ok(()),
         };
-        done.and_then(|()| fs::rename(&self.at, &self.target))
-            .map_err(|error| ExportError::Write(error, self.target.clone()))
+        done.and_then(|()| rename_to_free(&self.at, &self.target)).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => ExportError::Exists(self.target.clone()),
+            _ => ExportError::Write(error, self.target.clone()),
+        })
+    }
+}
+
+/// Renames to a name that nobody has taken meanwhile.
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // some network file systems cannot: there it is looked at right before
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if to.symlink_metadata().is_err() => {
+            fs::rename(from, to)
+        }
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::AlreadyExists.into()),
+        renamed => Ok(renamed?),
     }
 }
 
@@ -333,5 +351,25 @@ mod tests {
     #[test]
     fn a_terminal_is_not_moved_by_what_people_wrote() {
         assert_eq!(terminal_text("a\u{1b}[2Jb\u{202e}c\nd"), "a\\u{1b}[2Jb\\u{202e}c\\u{a}d");
+    }
+
+    #[test]
+    fn what_somebody_made_meanwhile_is_not_written_over_and_what_a_kill_left_blocks_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("log");
+        let left = dir.path().join(format!("log.partial-{}", std::process::id()));
+        fs::write(&left, "left by a kill -9").unwrap();
+        let file = Partial::file(&out).unwrap();
+        fs::write(&out, "somebody's").unwrap();
+        assert!(matches!(file.finish(), Err(ExportError::Exists(at)) if at == out));
+        assert_eq!(fs::read_to_string(&out).unwrap(), "somebody's");
+        fs::remove_file(&out).unwrap();
+        let directory = Partial::directory(&out).unwrap();
+        fs::create_dir(&out).unwrap();
+        assert!(matches!(directory.finish(), Err(ExportError::Exists(_))));
+        fs::remove_dir(&out).unwrap();
+        Partial::directory(&out).unwrap().finish().unwrap();
+        assert!(out.is_dir());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing but what was there, and the log");
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 
 use super::super::open::open;
 use super::super::{CliError, Outcome, output, record};
-use crate::server::app::log_host;
+use crate::server::app::{log_host, told_to_stop};
 use crate::server::config::Config;
 use crate::server::log::export::{self, ExportFormat};
 use crate::server::log::head::{Head, position};
@@ -47,12 +47,15 @@ pub async fn run(args: &Export, config: &Config, json: bool) -> Outcome {
     if args.personal {
         record_view(config, &db, &master, &args.format).await?;
     }
-    let written = match format {
-        ExportFormat::Tiles => tiles(config, &db, &master, &args.out).await?,
-        format => {
-            let issuer = config.issuer_for(config.listen)?;
-            export::entries(&db, format, log_host(&issuer), &args.out, args.personal).await?
+    let written = tokio::select! {
+        // signals are watched before there is anything to take away
+        biased;
+        told = told_to_stop() => {
+            told?;
+            // what was written so far went with the future
+            return Err(CliError::Refused("the export was stopped; nothing is left of it".to_owned()));
         }
+        written = write(args, format, config, &db, &master) => written?,
     };
     db.close().await;
     if json {
@@ -68,6 +71,20 @@ pub async fn run(args: &Export, config: &Config, json: bool) -> Outcome {
         output::print(&format!("exported: {written} entries to {}", output::plain(&path)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn write(
+    args: &Export,
+    format: ExportFormat,
+    config: &Config,
+    db: &Db,
+    master: &MasterKey,
+) -> Result<u64, CliError> {
+    if format == ExportFormat::Tiles {
+        return tiles(config, db, master, &args.out).await;
+    }
+    let issuer = config.issuer_for(config.listen)?;
+    Ok(export::entries(db, format, log_host(&issuer), &args.out, args.personal).await?)
 }
 
 async fn tiles(config: &Config, db: &Db, master: &MasterKey, out: &Path) -> Result<u64, CliError> {
