@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, Data, Form, Query, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use maud::html;
 use serde::Deserialize;
 use serde_json::json;
@@ -105,7 +105,8 @@ async fn enter(product: Data<Product>, request: HttpRequest, form: Form<Code>) -
     }
 }
 
-/// GET `/impersonation/state`: what the banner shows.
+/// GET `/impersonation/state`: what the banner shows. Where nobody can judge the token now, that is said: "over" would be
+/// shown for good, while the session may live on.
 async fn state(who: Result<Impersonable, Refusal>) -> HttpResponse {
     match who {
         Ok(who) => HttpResponse::Ok().json(json!({
@@ -113,7 +114,9 @@ async fn state(who: Result<Impersonable, Refusal>) -> HttpResponse {
             "user": who.user.as_str(),
             "actor": who.actor.as_ref().map(|actor| actor.sub.as_str()),
             "expires_at": who.expires_at.timestamp_millis(),
+            "expires_in": (who.expires_at - SystemClock::default().now()).as_seconds_f64(),
         })),
+        Err(refusal) if refusal.status() >= 500 => refusal.error_response(),
         Err(_) => HttpResponse::Ok().json(json!({ "impersonated": false })),
     }
 }

@@ -101,6 +101,19 @@ await phone.page.keyboard.press('Tab');
 check((await phone.page.evaluate(() => document.activeElement.textContent)).includes('Skip'), 'the first key leads past the header');
 
 console.log('A server that is gone');
+// The banner of somebody whose own clock is an hour ahead.
+const held = await (await fetch(`${stagedoor}/v1/actor_tokens`, {
+  method: 'POST',
+  headers: { authorization: `Bearer ${secret}`, 'content-type': 'application/json' },
+  body: JSON.stringify({ user_id: 'user_42', actor: { sub: 'agent_1' }, reason: 'Ticket 4711: a longer look', expires_in_seconds: 300 }),
+})).json();
+const agent = await person(browser);
+await agent.context.addInitScript('{ const now = Date.now; Date.now = () => now() + 3600_000; }');
+await agent.context.addCookies([{ name: '__Host-stagedoor-session', value: held.token, domain: 'as.localhost', path: '/', secure: true, httpOnly: true, sameSite: 'Lax' }]);
+await agent.page.goto(`${as}/`);
+await agent.page.waitForSelector('stagedoor-banner[data-state=on]');
+const counts = await agent.page.locator('stagedoor-banner').locator('time').textContent();
+check(/[45]:\d\d/.test(counts), `the banner counts what is left, whatever its own clock says (${counts})`);
 await phone.page.goto(`${stagedoor}/console/support/user?id=user_42`);
 await phone.page.fill('#reason', 'Ticket 4711: invoice missing');
 const before = phone.page.url();
@@ -112,8 +125,13 @@ await says(phone.page, 'Nothing was sent');
 check(phone.page.url() === before, 'the page stays');
 check(await phone.page.inputValue('#reason') === 'Ticket 4711: invoice missing', 'and what was written stays');
 phone.faults.length = heard;
+const state = () => agent.page.evaluate(async () => (await fetch('/impersonation/state')).status);
+for (let tries = 0; await state() === 200 && tries < 60; tries++) await agent.page.waitForTimeout(250);
+check(await state() === 503, 'the product says that it cannot judge the token now');
+await agent.page.waitForTimeout(3000);
+check(await agent.page.getAttribute('html', 'data-impersonated') === 'true', 'and the banner does not say that it is over');
 
-const all = [...faults, ...phone.faults];
+const all = [...faults, ...phone.faults, ...agent.faults];
 check(all.length === 0, `no CSP violation, script error or third host ${all.join('; ')}`);
 await browser.close();
 process.stdin.destroy();

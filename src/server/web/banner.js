@@ -2,8 +2,10 @@
  *
  * Attributes
  *   src       an endpoint of the product, same origin, that answers
- *             {"impersonated": true, "user": "…", "actor": "…", "expires_at": 1795334585000}
- *             or {"impersonated": false}; asked again when the page comes back to the front
+ *             {"impersonated": true, "user": "…", "actor": "…", "expires_in": 599.5, "expires_at": 1795334585000}
+ *             or {"impersonated": false}; asked again when the page comes back to the front. expires_in, seconds left,
+ *             counts before expires_at, milliseconds, which is right only where this browser's clock is.
+ *             A 401 or 403 says that it is over, any other status nothing
  *   token     instead of src: an actor token that the page holds anyway (only read, never sent)
  *   poll      how often src is asked, seconds (default: 2), so that a stop elsewhere shows here
  *   stop      where Stop posts to, same origin; without it the button is left out
@@ -55,6 +57,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
     #warned = false;
     #asked = 0;
     #over = false;
+    #ends = 0; // on the clock that nobody sets
     #parts = {};
 
     connectedCallback() {
@@ -100,7 +103,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
 
     /** Asks again who acts as whom. */
     async refresh() {
-      this.#asked = Date.now();
+      this.#asked = performance.now();
       try {
         if (this.hasAttribute("token")) return this.#show(claims(this.getAttribute("token")));
         if (!this.hasAttribute("src")) return;
@@ -136,6 +139,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
         return;
       }
       this.#state = state;
+      this.#ends = performance.now() + (state.expires_in === undefined ? state.expires_at - Date.now() : state.expires_in * 1000);
       const { user, actor, live } = this.#parts;
       user.textContent = cut(state.user);
       actor.textContent = cut(state.actor);
@@ -152,7 +156,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
 
     #tick() {
       const { box, time, live } = this.#parts;
-      const left = Math.max(0, Math.ceil((this.#state.expires_at - Date.now()) / 1000));
+      const left = Math.max(0, Math.ceil((this.#ends - performance.now()) / 1000));
       time.textContent = `${this.t.left} ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
       if (left <= 60 && !this.#warned) {
         this.#warned = true;
@@ -161,7 +165,7 @@ button:focus-visible,a:focus-visible{outline:3px solid #ffd9c4;outline-offset:2p
         this.dispatchEvent(new CustomEvent("stagedoor-warning", { bubbles: true }));
       }
       if (left === 0) return this.#end("expired");
-      if (document.visibilityState === "visible" && Date.now() - this.#asked >= (Number(this.getAttribute("poll")) || 2) * 1000) this.refresh();
+      if (document.visibilityState === "visible" && performance.now() - this.#asked >= (Number(this.getAttribute("poll")) || 2) * 1000) this.refresh();
     }
 
     #end(why) {
