@@ -1,7 +1,10 @@
 //! The host of impersonated sessions: the way in, the banner's state, the way out.
 
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::middleware::Next;
 use actix_web::web::{self, Data, Form, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use maud::html;
@@ -77,9 +80,6 @@ async fn arrive(form: Form<Code>) -> HttpResponse {
 /// POST `/impersonation/enter`: code and verifier become the session.
 async fn enter(product: Data<Product>, request: HttpRequest, form: Form<Code>) -> HttpResponse {
     let refused = |text: &str| message(StatusCode::FORBIDDEN, "Not started", text, product.host.home());
-    if !is_own(&product, &request) {
-        return refused("This came from another site.");
-    }
     let cookies = request.headers().get_all(header::COOKIE).filter_map(|h| h.to_str().ok());
     let Some(word) = product.host.verifier(cookies) else {
         return refused("This start was begun in another window or took too long. Start again.");
@@ -123,9 +123,6 @@ async fn state(who: Result<Impersonable, Refusal>) -> HttpResponse {
 
 /// POST `/impersonation/stop`: ended at Stagedoor, forgotten here.
 async fn stop(product: Data<Product>, request: HttpRequest) -> HttpResponse {
-    if !is_own(&product, &request) {
-        return HttpResponse::Forbidden().json(json!({ "message": "This came from another site." }));
-    }
     let cookies = request.headers().get_all(header::COOKIE).filter_map(|h| h.to_str().ok());
     if let Some(token) = product.host.token(cookies)
         && let Err(Refused::Away) = product.stagedoor.stop(token).await
@@ -165,7 +162,21 @@ fn forget(product: &Product, answer: &mut HttpResponse) {
     );
 }
 
-fn is_own(product: &Product, request: &HttpRequest) -> bool {
+/// Around every route of this host: what changes something comes from its own pages. `SameSite=Lax` does not see to that, as
+/// the product's other hosts are the same site. Only the code comes from elsewhere, and [`arrive`] changes nothing.
+pub async fn own_only(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse, actix_web::Error> {
     let text = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
-    product.host.is_own(text("origin"), text("sec-fetch-site"))
+    let product = request.app_data::<Data<Product>>().expect("the application has it");
+    if request.method().is_safe()
+        || request.path() == "/impersonation"
+        || product.host.is_own(text("origin"), text("sec-fetch-site"))
+    {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    }
+    let refused =
+        message(StatusCode::FORBIDDEN, "Not done", "This came from another site.", product.host.home());
+    Ok(request.into_response(refused))
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::{App, HttpServer, guard, web};
+use actix_web::{App, HttpServer, guard, middleware, web};
 use stagedoor::guard::remote::{RemoteKeys, RemoteRevocations};
 use stagedoor::guard::session::SessionHost;
 use stagedoor::token::{Issuer, TrustedIssuer, Verifier};
@@ -115,6 +115,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 web::scope("")
                     .guard(guard::Host("as.localhost"))
                     .app_data(verifier)
+                    .wrap(middleware::from_fn(impersonation::own_only))
                     .configure(impersonation::configure)
                     .configure(account::configure),
             )

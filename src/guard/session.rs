@@ -142,6 +142,8 @@ impl SessionHost {
 
     /// Whether a request that changes something comes from this host's own pages: `Origin` must be ours, and
     /// where a browser sends none, `Sec-Fetch-Site` must say same-origin. Neither there: refused.
+    ///
+    /// Ask it at every route that changes something: to `SameSite=Lax` the product's other hosts are the same site.
     #[must_use]
     pub fn is_own(&self, origin: Option<&str>, sec_fetch_site: Option<&str>) -> bool {
         match (origin, sec_fetch_site) {

@@ -114,6 +114,15 @@ await agent.page.goto(`${as}/`);
 await agent.page.waitForSelector('stagedoor-banner[data-state=on]');
 const counts = await agent.page.locator('stagedoor-banner').locator('time').textContent();
 check(/[45]:\d\d/.test(counts), `the banner counts what is left, whatever its own clock says (${counts})`);
+await agent.page.goto(`http://localhost:${port}/`);
+await agent.page.evaluate((action) => {
+  const form = Object.assign(document.createElement('form'), { method: 'post', action });
+  document.body.append(form);
+  form.submit();
+}, `${as}/address`);
+await says(agent.page, 'This came from another site.');
+await agent.page.goto(`${as}/`);
+await agent.page.waitForSelector('stagedoor-banner[data-state=on]');
 await phone.page.goto(`${stagedoor}/console/support/user?id=user_42`);
 await phone.page.fill('#reason', 'Ticket 4711: invoice missing');
 const before = phone.page.url();
