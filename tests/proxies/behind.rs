@@ -374,6 +374,32 @@ async fn behind_envoy() {
     }
 }
 
+/// Traefik from `PyPI`, where Debian has none. What starts it stands in its file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_traefik() {
+    if !Runtime::Python.is_here("behind_traefik") {
+        return;
+    }
+    let command = |place: &Path| {
+        let mut command = Runtime::Python.tool("traefik");
+        let file = std::fs::read_to_string(place.join("traefik-dynamic.yaml")).unwrap_or_default();
+        let line = file.lines().find_map(|line| line.strip_prefix("#   traefik "));
+        command.args(line.iter().flat_map(|line| line.split(' ')));
+        command
+    };
+    let prepare = |text: &str, _: &Path| text.to_owned();
+    if let Some(proxy) = Proxy::start("traefik", "traefik-dynamic.yaml", command, prepare) {
+        // it listens before it has read its routes
+        for _ in 0..500 {
+            if proxy.get("/me", &[]).status != 404 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        proxy.asks_stagedoor_everything().await;
+    }
+}
+
 /// HAProxy's own `jwt_verify`: a door for actor tokens alone, without asking Stagedoor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_reads_actor_tokens_by_itself() {

@@ -1,5 +1,5 @@
 //! Forward authentication with the real binary: the conformance kit at its door, and the configurations of
-//! `docs/proxies` in the real nginx, Caddy, HAProxy and Envoy before an echoing service; and a thousand slow clients.
+//! `docs/proxies` in the real nginx, Caddy, HAProxy, Envoy and Traefik before an echoing service; and a thousand slow clients.
 #![cfg(feature = "server")]
 
 #[path = "../support/processes.rs"]
