@@ -107,6 +107,7 @@ async fn follows_a_real_service(runtime: Runtime) {
 struct Forger {
     issuer: String,
     feed: TestKey,
+    feed_keys: Arc<Mutex<Value>>,
     tokens: TestKey,
     nobody: TestKey,
     shown: Arc<Mutex<String>>,
@@ -119,28 +120,39 @@ impl Forger {
         let key = || TestKey::generate(Alg::Es256).expect("a key");
         let (feed, tokens, nobody) = (key(), key(), key());
         let (shown, asked) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicUsize::new(0)));
-        let sets = [("/.well-known/jwks.json", &tokens), ("/v1/revocations/jwks", &feed)];
-        let sets = sets.map(|(path, key)| (path, jwks(std::slice::from_ref(key))));
-        let (text, count) = (Arc::clone(&shown), Arc::clone(&asked));
+        let token_keys = jwks(std::slice::from_ref(&tokens));
+        let feed_keys = Arc::new(Mutex::new(jwks(std::slice::from_ref(&feed))));
+        let (text, count, keys) = (Arc::clone(&shown), Arc::clone(&asked), Arc::clone(&feed_keys));
         let server = HttpServer::new(move || {
-            let (text, count) = (Arc::clone(&text), Arc::clone(&count));
+            let (text, count, keys) = (Arc::clone(&text), Arc::clone(&count), Arc::clone(&keys));
+            let set = |set: Value| std::future::ready(HttpResponse::Ok().json(set));
+            let token_keys = token_keys.clone();
             let show = move || {
                 count.fetch_add(1, Ordering::SeqCst);
                 let text = text.lock().expect("no panic").clone();
                 let status = if text.is_empty() { 503 } else { 200 };
                 std::future::ready(HttpResponse::build(status.try_into().expect("a status")).body(text))
             };
-            let app = App::new().route("/v1/revocations", web::get().to(show));
-            sets.iter().cloned().fold(app, |app, (path, set)| {
-                app.route(path, web::get().to(move || std::future::ready(HttpResponse::Ok().json(&set))))
-            })
+            App::new()
+                .route("/v1/revocations", web::get().to(show))
+                .route(
+                    "/v1/revocations/jwks",
+                    web::get().to(move || set(keys.lock().expect("no panic").clone())),
+                )
+                .route("/.well-known/jwks.json", web::get().to(move || set(token_keys.clone())))
         });
         let server = server.workers(1).disable_signals().bind(("127.0.0.1", 0)).expect("a port");
         let issuer = format!("http://{}", server.addrs()[0]);
         let server = server.run();
         let handle = server.handle();
         tokio::spawn(server);
-        Self { issuer, feed, tokens, nobody, shown, asked, handle }
+        Self { issuer, feed, feed_keys, tokens, nobody, shown, asked, handle }
+    }
+
+    /// Another key signs from now on, and the old one is known no more.
+    fn replace_feed_key(&mut self) {
+        self.feed = TestKey::generate(Alg::Es256).expect("a key");
+        *self.feed_keys.lock().expect("no panic") = jwks(std::slice::from_ref(&self.feed));
     }
 
     /// A snapshot read just now, with `changes`.
@@ -203,6 +215,7 @@ fn lies(forger: &Forger, other: &Value) -> Vec<(&'static str, String)> {
         ("no exp", sign(json!({ "exp": null }))),
         ("a heartbeat", sign(json!({ "kind": "heartbeat", "prev": 0 }))),
         ("times that differ", sign(json!({ "read_ms": (now + 30) * 1000 }))),
+        ("of the future", sign(json!({ "iat": now + 30, "read_ms": (now + 30) * 1000, "exp": now + 90 }))),
         ("seq a text", sign(json!({ "seq": "900" }))),
         ("epoch missing", sign(json!({ "epoch": null }))),
         ("sids a text", sign(json!({ "sids": "act_" }))),
@@ -214,7 +227,7 @@ fn lies(forger: &Forger, other: &Value) -> Vec<(&'static str, String)> {
 }
 
 async fn believes_no_lie(runtime: Runtime) {
-    let forger = Forger::start();
+    let mut forger = Forger::start();
     let (ended, other) =
         (actor_token(&forger.issuer, &forger.tokens), actor_token(&forger.issuer, &forger.tokens));
     let (ended_sid, other_sid) = (claim(&ended, "sid"), claim(&other, "sid"));
@@ -251,6 +264,13 @@ async fn believes_no_lie(runtime: Runtime) {
     let read = SystemClock::default().now().timestamp() - 6;
     forger.show(forger.signed(&forger.snapshot(7, 1, json!({ "iat": read, "read_ms": read * 1000 })))).await;
     assert_eq!(follower.says(&other).await, "stale");
+    // a key that was replaced at once keeps nobody out for longer than the knowledge may be old
+    forger.replace_feed_key();
+    let clock = SystemClock::default();
+    while follower.says(&other).await != "in" {
+        assert!(clock.monotonic() < Duration::from_secs(5), "the new key is not looked for");
+        forger.show(forger.signed(&forger.snapshot(8, 1, json!({})))).await;
+    }
     forger.handle.stop(false).await;
 }
 

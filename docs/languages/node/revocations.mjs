@@ -24,6 +24,8 @@ export function followRevocations(issuer, { every = 1000, bound = 5000, log = co
     const whole = [next.epoch, next.seq, next.read_ms].every(Number.isSafeInteger) && Math.floor(next.read_ms / 1000) === next.iat
     const lists = isList(next.sids) && isList(next.kids) && isTime(next.all) && clientsOf(next).every(([, until]) => Number.isSafeInteger(until))
     if (next.kind !== 'snapshot' || !whole || !lists) throw new Error('not a snapshot')
+    // it would outrank everything true until its time comes
+    if (next.read_ms > Date.now() + bound) throw new Error('of the future')
     if (known && isOlder(next)) return // of a replica that is behind: what is known stays
     known = { ...next, sids: new Set(next.sids), kids: new Set(next.kids), clients: new Map(clientsOf(next)) }
   }

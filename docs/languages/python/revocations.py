@@ -17,7 +17,7 @@ class Revocations:
 
     def __init__(self, issuer, every=1.0, bound=5.0):
         self.issuer, self.every, self.bound = issuer, every, bound
-        self._keys = jwt.PyJWKClient(f"{issuer}/v1/revocations/jwks", timeout=3)
+        self._keys = jwt.PyJWKClient(f"{issuer}/v1/revocations/jwks", timeout=3, cooldown_duration=2)  # a new key waits no 30 s
         self._known, self._stopped = None, threading.Event()
         threading.Thread(target=self._follow, daemon=True, name="revocations").start()
 
