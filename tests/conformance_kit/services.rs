@@ -66,6 +66,11 @@ async fn recipe_holds(runtime: Runtime, script: &str) {
             let wrong = names(&report, verdict, level);
             assert!(wrong.is_empty(), "{script} /{route} {verdict}: {wrong:#?}");
         }
+        let kept_out = names(&report, "wrongly_refused", None);
+        assert!(
+            !kept_out.iter().any(|id| id.starts_with("good-clock-ahead")),
+            "{script} /{route}: {kept_out:#?}"
+        );
         assert_eq!(code, 0, "{script} /{route}");
     }
 }

@@ -7,9 +7,10 @@ const isId = (value) => typeof value === 'string' && value !== ''
 const issuers = [STAGEDOOR, HOME_ISSUER].map((issuer) => ({ issuer, alg: 'ES256', jwksUri: `${issuer}/.well-known/jwks.json` }))
 
 const signedIn = auth({
-  mcd: { issuers }, audience: AUDIENCE, strict: true, maxTokenAge: 3600, clockTolerance: 0, dpop: { enabled: false },
+  mcd: { issuers }, audience: AUDIENCE, strict: true, maxTokenAge: 3600, clockTolerance: 5, dpop: { enabled: false },
   validators: {
     iss: (iss) => [STAGEDOOR, HOME_ISSUER].includes(iss), // by itself the library overlooks a slash at the end
+    exp: (exp) => typeof exp === 'number' && exp * 1000 > Date.now(), // the tolerance is for whoever signed ahead of us
     sub: isId,
     cnf: (cnf) => cnf === undefined, // bound to a key: no bearer token
     act: (act, claims) => (act === undefined ? claims.iss !== STAGEDOOR : isId(act?.sub)), // null does not mean "nobody"

@@ -11,7 +11,9 @@ async function identity(req) {
   const issuer = decodeJwt(token).iss // believed only as far as to choose whose keys must have signed
   const { payload } = await jwtVerify(token, keys.get(issuer), {
     issuer, audience: AUDIENCE, algorithms: ['ES256'], typ: 'at+jwt', requiredClaims: ['sub', 'exp'], maxTokenAge: '1h',
+    clockTolerance: 5, // who signed may be ahead of us
   })
+  if (payload.exp * 1000 <= Date.now()) throw new Error('over') // no grace at the end
   const acted = Object.hasOwn(payload, 'act') // in a token of any issuer; null and false do not mean "nobody"
   if (!isId(payload.sub) || payload.cnf !== undefined || (acted ? !isId(payload.act?.sub) : issuer === STAGEDOOR)) throw new Error('no user or no actor')
   return { user: payload.sub, actor: acted ? payload.act.sub : null, scopes: String(payload.scope ?? '').split(' ') }

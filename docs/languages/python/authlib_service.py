@@ -1,5 +1,5 @@
 """A service that reads user and actor, with Authlib. Whoever acts as somebody else is refused, except where a route opts in."""
-import json, os, urllib.request
+import functools, json, os, time, urllib.request
 from authlib.integrations.flask_oauth2 import ResourceProtector, current_token
 from authlib.oauth2.rfc6750 import InvalidTokenError
 from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
@@ -20,7 +20,10 @@ class Validator(JWTBearerTokenValidator):
     def validate_token(self, token, scopes, request, **kwargs):
         if not isinstance(token.get("scope", ""), str):  # the library would break on it
             raise InvalidTokenError()
+        token.validate = functools.partial(token.validate, leeway=5)  # who signed may be ahead of us
         super().validate_token(token, scopes, request, **kwargs)
+        if token["exp"] <= time.time():  # no grace at the end
+            raise InvalidTokenError()
         acted = "act" in token  # in a token of any issuer; null and false do not mean "nobody"
         named = isinstance(token["act"], dict) and is_id(token["act"].get("sub")) if acted else self.issuer != STAGEDOOR
         header_ok = is_id(token.header.get("typ")) and token.header["alg"] == "ES256" and is_id(token.header.get("kid"))

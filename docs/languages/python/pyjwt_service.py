@@ -1,5 +1,5 @@
 """A service that reads user and actor, with PyJWT. Whoever acts as somebody else is refused, except where a route opts in."""
-import os, jwt
+import os, time, jwt
 from flask import Flask, abort, g, jsonify, request
 
 STAGEDOOR, HOME, AUDIENCE = (os.environ[name] for name in ("STAGEDOOR", "HOME_ISSUER", "AUDIENCE"))
@@ -12,7 +12,9 @@ def is_id(value):
 def identity(scheme, _, token):
     issuer = jwt.decode(token, options={"verify_signature": False})["iss"]  # believed only to choose whose keys must have signed
     claims = jwt.decode(token, keys[issuer].get_signing_key_from_jwt(token), algorithms=["ES256"], audience=AUDIENCE,
-                        issuer=issuer, options={"require": ["exp", "iat", "sub"]})
+                        issuer=issuer, leeway=5, options={"require": ["exp", "iat", "sub"]})  # who signed may be ahead of us
+    if int(claims["exp"]) <= time.time():  # no grace at the end
+        raise ValueError("over")
     typ = jwt.get_unverified_header(token)["typ"].lower().removeprefix("application/")
     acted = "act" in claims  # in a token of any issuer; null and false do not mean "nobody"
     named = is_id(claims["act"]["sub"]) if acted else issuer != STAGEDOOR

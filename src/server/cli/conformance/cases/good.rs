@@ -5,6 +5,9 @@ use serde_json::json;
 use super::super::forge::{Subject, and_a_half, b64, sign_parts, text, with};
 use super::{Case, Expect, Level, Presented, Request, Sheet};
 
+/// What synchronised clocks differ by at most, and our own verifier forgives.
+const AHEAD_SECONDS: i64 = 4;
+
 pub(super) fn cases(subject: &Subject) -> Vec<Case> {
     let mut sheet = Sheet::new("good");
     let base = if subject.bends_actor_tokens() { impersonation(subject) } else { Expect::Accept };
@@ -114,6 +117,13 @@ fn spellings(subject: &Subject, base: Expect, sheet: &mut Sheet) {
         "header-spaced",
         "white space in JSON means nothing",
         subject.sign_text(text(&header).replace("\":", "\" : "), text(&claims)),
+    );
+    let ahead = subject.now.timestamp() + AHEAD_SECONDS;
+    put(
+        Level::Should,
+        "clock-ahead",
+        "made a moment ago on a machine whose clock is some seconds ahead",
+        subject.sign(&header, &with(with(claims.clone(), "iat", ahead), "nbf", ahead)),
     );
     let token = subject.good();
     let mut scheme = |level, id: &str, why: &str, value: String| {
