@@ -83,7 +83,7 @@ impl Profile {
 /// A secret as a client's row keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredSecret {
-    /// Its keyed hash.
+    /// Its SHA-256; the row is authenticated as a whole.
     pub hash: SecretHash,
     /// When it was made.
     pub created_at: DateTime<Utc>,
