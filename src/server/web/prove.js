@@ -1,6 +1,7 @@
 // "Prove it": the browser checks an entry and the growth of the log by itself (RFC 6962 hashing, C2SP checkpoints).
 // The checkpoint and the key of the last visit stay in local storage: a log that was rewritten, cut, or signed by
-// another key since then is noticed here, whatever the server says.
+// another key since then is noticed here, whatever the server says. A new epoch is a log of another name (origin): whether
+// it may follow the old one nobody can compute, so the person is asked.
 "use strict";
 (() => {
   const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
@@ -80,7 +81,30 @@
   }
 
   const KEPT = "stagedoor-log";
-  const kept = () => { try { return JSON.parse(localStorage.getItem(KEPT)); } catch { return null; } };
+  /** What is kept of each log, by its origin. */
+  const kept = () => {
+    try {
+      const logs = JSON.parse(localStorage.getItem(KEPT)) ?? {};
+      return logs.vkey ? { [logs.vkey.split("+")[0]]: logs } : logs; // it was one log's alone once
+    } catch { return {}; }
+  };
+  /** [origin, what is kept] of the log of the last visit. */
+  const last = () => Object.entries(kept()).sort(([, a], [, b]) => b.at - a.at)[0] ?? [];
+  const keep = (said, { origin, size, root }) => {
+    const one = { vkey: said.vkey, size, root: btoa(String.fromCharCode(...root)), at: Date.now() };
+    localStorage.setItem(KEPT, JSON.stringify({ ...kept(), [origin]: one }));
+  };
+
+  /** Another log than at the last visit, never seen here. */
+  class NewLog extends Error {
+    constructor(said, checkpoint, origin, before) {
+      const key = (vkey) => vkey.split("+").slice(2).join("+");
+      super(`This is another log than at your last visit. Then: ${origin}, ${before.size} entries. Now: ${checkpoint.origin}, `
+        + `${checkpoint.size} entries, signed by ${key(said.vkey) === key(before.vkey) ? "the same" : "another"} key. After a restore a new log `
+        + "begins and its first entry says why; ask whoever runs this before you accept it");
+      this.accept = () => keep(said, checkpoint);
+    }
+  }
 
   async function ask(query) {
     const answer = await fetch(`/console/audit/proof?${query}`, { cache: "no-store", credentials: "same-origin" });
@@ -94,7 +118,10 @@
 
   /** Checks that the log of the last visit is the beginning of today's; keeps today's for the next. */
   async function watch(said, checkpoint) {
-    const before = kept();
+    const before = kept()[checkpoint.origin];
+    const [newest, lastLog] = last();
+    if (!before && newest) throw new NewLog(said, checkpoint, newest, lastLog);
+    if (before && newest !== checkpoint.origin) throw new Error(`${checkpoint.origin} is an old log: your last visit was to ${newest}`);
     let grown = "first visit: this checkpoint is kept for the next";
     if (before && before.vkey !== said.vkey) throw new Error("the log is signed by another key than at your last visit");
     if (before) {
@@ -104,13 +131,12 @@
       if (!ok) throw new Error(`the first ${before.size} entries are not those of your last visit: the log was rewritten`);
       grown = `unchanged since your last visit (${before.size} entries then, ${checkpoint.size} now)`;
     }
-    const root = btoa(String.fromCharCode(...checkpoint.root));
-    localStorage.setItem(KEPT, JSON.stringify({ vkey: said.vkey, size: checkpoint.size, root, at: Date.now() }));
+    keep(said, checkpoint);
     return grown;
   }
 
   async function prove(index) {
-    const from = kept()?.size;
+    const from = last()[1]?.size;
     const said = await ask(`index=${index}${from ? `&from=${from}` : ""}`);
     const proof = readProof(said.proof);
     if (proof.index !== index) throw new Error("the proof is for another entry");
@@ -126,7 +152,7 @@
   }
 
   async function check() {
-    const from = kept()?.size;
+    const from = last()[1]?.size;
     const said = await ask(from ? `from=${from}` : "");
     const checkpoint = await openCheckpoint(said.checkpoint, said.vkey);
     return `It holds: ${await watch(said, checkpoint)}.`;
@@ -141,6 +167,13 @@
       out.textContent = await work();
       out.dataset.state = "holds";
     } catch (error) {
+      if (error instanceof NewLog) {
+        const accept = Object.assign(document.createElement("button"), { type: "button", textContent: "Accept the new log" });
+        accept.addEventListener("click", () => { error.accept(); show(button, work); });
+        out.replaceChildren(`${error.message}. `, accept);
+        out.dataset.state = "new";
+        return;
+      }
       out.textContent = `IT DOES NOT HOLD: ${error.message}.`;
       out.dataset.state = "fails";
     } finally {
