@@ -147,7 +147,7 @@ impl Default for Metrics {
         let log_refused =
             counter("log_refused", "Attempts that could not be recorded, and were answered with 503");
         let log_shed = counter("log_shed", "Attempts refused with 503, as they would have waited too long");
-        let mints = Family::<OutcomeLabels, Counter>::default();
+        let mints = every_outcome();
         registry.register("mints", "Attempts to mint, by outcome", mints.clone());
         let mut gauge = |name: &str, help: &str, unit: Option<Unit>| {
             let gauge = Gauge::default();
@@ -280,6 +280,15 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// All of them from the start on: an alert compares two, and rates see the first of each.
+fn every_outcome() -> Family<OutcomeLabels, Counter> {
+    let mints = Family::<OutcomeLabels, Counter>::default();
+    for outcome in ["granted", "denied", "pending"] {
+        drop(mints.get_or_create(&OutcomeLabels { outcome }));
+    }
+    mints
 }
 
 /// A method from outside must not become a label of its own.
