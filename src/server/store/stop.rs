@@ -266,8 +266,8 @@ impl Tx<'_> {
     }
 
     async fn revoke(&mut self, revoke: &StoredRevoke, t_us: i64) -> Result<u64, StoreError> {
-        // every token recorded so far was issued at or before this record's time: rounded up, it covers them all
-        let until = t_us.div_euclid(1_000_000) + i64::from(t_us.rem_euclid(1_000_000) > 0);
+        // no token is recorded before the second it says it was issued in: this second covers them all
+        let until = t_us.div_euclid(1_000_000);
         let matched = match &revoke.selector {
             StoredSelector::Grant(grant) => {
                 let base = "SELECT g.id FROM actor_grant g WHERE g.id = $4 \
