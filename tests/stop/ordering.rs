@@ -488,6 +488,11 @@ both! {
         assert!(!state.is_stale());
         bench.clock.jump_to(bench.clock.now() - chrono::TimeDelta::seconds(60));
         assert!(state.is_stale(), "a clock that was set back");
+        state.refresh().await.unwrap();
+        bench.clock.advance(Duration::from_secs(4));
+        bench.clock.jump_to(bench.clock.now() - chrono::TimeDelta::seconds(4));
+        bench.clock.advance(Duration::from_secs(2));
+        assert!(state.is_stale(), "six seconds have passed, whatever the clock says");
     }
 }
 

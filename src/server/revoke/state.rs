@@ -72,6 +72,8 @@ pub struct RevocationState {
     epoch: u32,
     bound: TimeDelta,
     known: ArcSwap<Known>,
+    /// When that was read, milliseconds (monotonic): a clock that is set back makes it no younger.
+    read_at_ms: AtomicU64,
     read: Mutex<Read>,
     vanished: AtomicU64,
     published: watch::Sender<Published>,
@@ -117,6 +119,7 @@ impl RevocationState {
             epoch,
             bound: bound.unwrap_or(TimeDelta::seconds(KNOWLEDGE_BOUND_SECONDS)),
             known: ArcSwap::from_pointee(Known { epoch, as_of, ..Known::default() }),
+            read_at_ms: AtomicU64::new(0),
             read: Mutex::default(),
             vanished: AtomicU64::new(0),
             published,
@@ -133,7 +136,7 @@ impl RevocationState {
         // one at a time, so that knowledge never moves back; whoever waited looks again, as its own
         // revocation may have been committed after the look before
         let mut read = self.read.lock().await;
-        let (as_of, known) = (self.clock.now(), self.known.load_full());
+        let (as_of, began_ms, known) = (self.clock.now(), self.monotonic_ms(), self.known.load_full());
         // under a clock that ran ahead, what is in force looked as if it had ended
         let everything = read.looks.is_multiple_of(READ_ALL_EVERY) || as_of < known.as_of;
         let from = if everything { 0 } else { known.seq };
@@ -144,7 +147,12 @@ impl RevocationState {
             };
         read.looks = read.looks.wrapping_add(1);
         self.take_in(&mut read, reading, as_of, everything);
+        self.read_at_ms.store(began_ms, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn take_in(&self, read: &mut Read, reading: Reading, as_of: DateTime<Utc>, everything: bool) {
@@ -219,7 +227,13 @@ impl RevocationState {
     /// Whether this replica has not been able to read for longer than the bound.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.known.load().is_stale(self.clock.now(), self.bound)
+        self.known.load().is_stale(self.clock.now(), self.bound) || self.is_silent()
+    }
+
+    /// Whether nothing was read for longer than the bound, whatever the wall clock says.
+    fn is_silent(&self) -> bool {
+        let since_ms = self.monotonic_ms().saturating_sub(self.read_at_ms.load(Ordering::Relaxed));
+        i64::try_from(since_ms).is_ok_and(|since_ms| since_ms > self.bound.num_milliseconds())
     }
 
     /// Everything in force, while `look` looks at it.
@@ -365,7 +379,10 @@ const fn over(now: DateTime<Utc>) -> i64 {
 
 impl Revocations for RevocationState {
     fn standing(&self, token: &Verified, now: DateTime<Utc>) -> Standing {
-        self.known.load().standing(token, now, self.bound)
+        match self.known.load().standing(token, now, self.bound) {
+            Standing::Good if self.is_silent() => Standing::Stale,
+            standing => standing,
+        }
     }
 }
 
