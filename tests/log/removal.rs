@@ -327,17 +327,22 @@ both! {
         };
         let body = format!(r#"{{"typ":"approve","grant":"{grant}","decision":"granted"}}"#);
         let blob: String = body.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let (bytes, leaf) = if matches!(bench.service, Db::Sqlite(_)) {
-            crate::sql::execute(&bench.service_url, "DROP TRIGGER audit_entry_no_replace").await;
-            (format!("x'{blob}'"), "zeroblob(32)")
+        let url = bench.super_url.as_ref().unwrap_or(&bench.service_url);
+        let (unguard, bytes, leaf) = if matches!(bench.service, Db::Sqlite(_)) {
+            ("DROP TRIGGER audit_entry_no_replace", format!("x'{blob}'"), "zeroblob(32)")
         } else {
-            (format!("decode('{blob}', 'hex')"), r"decode(repeat('00', 32), 'hex')")
+            (
+                "ALTER TABLE audit_entry DISABLE TRIGGER audit_entry_follows",
+                format!("decode('{blob}', 'hex')"),
+                r"decode(repeat('00', 32), 'hex')",
+            )
         };
-        for forge in [
-            format!("INSERT INTO audit_entry (idx, t_us, leaf, body) VALUES (100, 0, {leaf}, {bytes})"),
-            "UPDATE approval SET state = 'approved', decided_idx = 100".to_owned(),
-        ] {
-            assert_eq!(crate::sql::execute(&bench.service_url, &forge).await, 1);
+        let plant = format!("INSERT INTO audit_entry (idx, t_us, leaf, body) VALUES (100, 0, {leaf}, {bytes})");
+        let refused = crate::sql::try_execute(&bench.service_url, &plant).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("append-only")), "nothing goes below the head");
+        crate::sql::execute(url, unguard).await;
+        for forge in [plant.as_str(), "UPDATE approval SET state = 'approved', decided_idx = 100"] {
+            assert_eq!(crate::sql::execute(url, forge).await, 1);
         }
         assert!(!counts().await, "no head seals it");
         log.close().await;

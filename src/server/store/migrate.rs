@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, SqlStr};
 use super::{Db, StoreError, on_db};
 
 /// Number, name, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 7] = [
     (
         1,
         "ground",
@@ -48,6 +48,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
         "head_signature",
         include_str!("../../../migrations/sqlite/0006_head_signature.sql"),
         include_str!("../../../migrations/postgres/0006_head_signature.sql"),
+    ),
+    (
+        7,
+        "entry_guard",
+        include_str!("../../../migrations/sqlite/0007_entry_guard.sql"),
+        include_str!("../../../migrations/postgres/0007_entry_guard.sql"),
     ),
 ];
 

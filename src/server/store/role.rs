@@ -74,7 +74,9 @@ async fn check_postgres_triggers(pool: &sqlx::PgPool) -> Result<(), StoreError> 
         "SELECT t.tgname::text, t.tgenabled = 'A' AND t.tgqual IS NULL
            AND ((t.tgtype = 58 AND p.proname = 'audit_refuse' AND t.tgname = l.name || '_append_only')
              OR (t.tgtype = 7 AND p.proname = 'audit_head_continues' AND l.name = 'audit_head'
-                 AND t.tgname = 'audit_head_contiguous'))
+                 AND t.tgname = 'audit_head_contiguous')
+             OR (t.tgtype = 4 AND p.proname = 'audit_entry_follows' AND l.name = 'audit_entry'
+                 AND t.tgname = 'audit_entry_follows'))
          FROM unnest($1::text[]) AS l (name) JOIN pg_trigger t ON t.tgrelid = to_regclass(l.name)
          JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal",
     )
@@ -82,7 +84,7 @@ async fn check_postgres_triggers(pool: &sqlx::PgPool) -> Result<(), StoreError> 
     .fetch_all(pool)
     .await?;
     let wanted = LOG_TABLES.iter().map(|table| format!("{table}_append_only"));
-    for name in wanted.chain(["audit_head_contiguous".to_owned()]) {
+    for name in wanted.chain(["audit_head_contiguous", "audit_entry_follows"].map(str::to_owned)) {
         if !found.iter().any(|(found, ours)| *found == name && *ours) {
             return Err(StoreError::Unsafe(format!("the trigger {name} is missing or not ENABLE ALWAYS")));
         }
