@@ -176,7 +176,7 @@ impl Default for Metrics {
         let issuer_keys_age = Family::<IssuerLabels, Gauge>::default();
         registry.register_with_unit(
             "issuer_keys_age",
-            "Age of a trusted issuer's keys; -1: never fetched",
+            "Age of a trusted issuer's keys; -1: it has none",
             Unit::Seconds,
             issuer_keys_age.clone(),
         );

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stagedoor::server::actors::{ActorTokenError, Declared, KeySource};
-use stagedoor::token::{Alg, Clock as _, KeySet, LocalSigner, Signer as _, encode_jws};
+use stagedoor::token::{Alg, Clock as _, Invalid, KeySet, LocalSigner, Signer as _, encode_jws};
 
 use super::faulty::{Asked, Faulty, http, json};
 use super::issuers::{Stage, config};
@@ -21,7 +21,7 @@ pub fn token(signer: &LocalSigner, stage: &Stage, issuer: &str) -> String {
 }
 
 #[tokio::test]
-async fn key_sets_that_are_too_much_or_none_are_refused_and_leave_the_good_keys() {
+async fn what_is_no_key_set_or_too_much_of_one_is_refused_and_leaves_the_good_keys() {
     let signer = LocalSigner::generate(Alg::Es256).unwrap();
     let good = jwks(&signer);
     let published = good.clone();
@@ -41,7 +41,6 @@ async fn key_sets_that_are_too_much_or_none_are_refused_and_leave_the_good_keys(
     };
     let thousand = json!({ "keys": (0..1000).map(numbered).collect::<Vec<_>>() }).to_string();
     let ten_megabytes = json!({ "keys": [key], "padding": "x".repeat(10 * 1024 * 1024) }).to_string();
-    let symmetric = json!({ "keys": [{ "kty": "oct", "kid": "k", "k": "c2VjcmV0", "alg": "HS256" }] });
     let base = server.base.clone();
     let rows: Vec<(&str, Vec<u8>)> = vec![
         ("more than 64 keys", http("200 OK", "application/json", thousand)),
@@ -51,8 +50,6 @@ async fn key_sets_that_are_too_much_or_none_are_refused_and_leave_the_good_keys(
             format!("HTTP/1.1 302 Found\r\nLocation: {base}/jwks\r\nContent-Length: 0\r\n\r\n").into(),
         ),
         ("no array `keys`", json(&json!([]))),
-        ("no key that can be used", json(&json!({ "keys": [] }))),
-        ("no key that can be used", json(&symmetric)),
         ("not valid JSON", http("200 OK", "application/json", "<html>")),
         ("repeats a member name", http("200 OK", "application/json", r#"{"keys":[],"keys":[]}"#)),
         ("status 404", http("404 Not Found", "application/json", "{}")),
@@ -67,6 +64,34 @@ async fn key_sets_that_are_too_much_or_none_are_refused_and_leave_the_good_keys(
         let error = stage.actors.status().remove(0).1.last_error.unwrap_or_default();
         assert!(error.contains(want), "{want}: {error}");
         assert!(stage.verify(&token, Declared::Jwt).await.is_ok(), "{want}: the good keys stay");
+    }
+}
+
+/// It answered, so it is not away: keys that it withdrew end at once, and come back when it publishes them again.
+#[tokio::test]
+async fn a_key_set_without_a_usable_key_ends_the_keys_that_were_known() {
+    let signer = LocalSigner::generate(Alg::Es256).unwrap();
+    let good = jwks(&signer);
+    let server = Faulty::start(|_| Vec::new()).await;
+    let mut config = config(&server.base);
+    config.source = KeySource::JwksUrl(format!("{}/jwks", server.base));
+    let stage = Stage::new(config, &[&server.base]);
+    let token = token(&signer, &stage, &server.base);
+    let symmetric = json!({ "keys": [{ "kty": "oct", "kid": "k", "k": "c2VjcmV0", "alg": "HS256" }] });
+    for nothing in [json!({ "keys": [] }), symmetric] {
+        let published = good.clone();
+        server.answer_with(move |_| json(&published));
+        stage.clock.push(300);
+        stage.actors.refresh().await;
+        assert!(stage.verify(&token, Declared::Jwt).await.is_ok());
+        let published = nothing.clone();
+        server.answer_with(move |_| json(&published));
+        stage.clock.push(300);
+        stage.actors.refresh().await;
+        let status = stage.actors.status().remove(0).1;
+        assert_eq!((status.keys, status.age_seconds), (Some(0), None), "{nothing}: the metric says so");
+        let got = stage.verify(&token, Declared::Jwt).await.map(drop);
+        assert_eq!(got, Err(ActorTokenError::from(Invalid::KeyUnknown)), "{nothing}");
     }
 }
 

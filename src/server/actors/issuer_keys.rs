@@ -16,9 +16,10 @@ use crate::token::{Clock, Issuer};
 pub const REFRESH_SECONDS: u64 = 300;
 /// How often keys are fetched at most, whatever happens, seconds: a flood of unknown `kid`s makes one fetch.
 pub const MIN_FETCH_INTERVAL_SECONDS: u64 = 60;
-/// The same while no keys were ever fetched, and nobody of that issuer gets in.
+/// The same while there are no keys, and nobody of that issuer gets in.
 const FIRST_FETCH_INTERVAL_SECONDS: u64 = 5;
-/// How long keys are used after the last fetch that succeeded, seconds.
+/// How long keys are used after the last fetch that succeeded, seconds. An issuer that answers is not away: what it
+/// publishes counts, even if it is nothing.
 pub const KEEP_SECONDS: u64 = 3_600;
 
 /// What is known of an issuer's keys.
@@ -26,7 +27,7 @@ pub const KEEP_SECONDS: u64 = 3_600;
 pub struct KeyStatus {
     /// How many keys can be used; `None`: none are known (any more).
     pub keys: Option<usize>,
-    /// Age of the last good fetch, seconds.
+    /// Age of the last fetch that brought keys, seconds; `None`: there are none.
     pub age_seconds: Option<u64>,
     /// Why the last fetch failed, if it did.
     pub last_error: Option<String>,
@@ -45,8 +46,6 @@ enum FetchError {
     OtherIssuer(String),
     #[error("{0}")]
     KeySet(#[from] KeySetError),
-    #[error("the key set has no key that can be used")]
-    NoUsableKey,
     #[error("the key file cannot be read: {0}")]
     File(String),
 }
@@ -115,7 +114,8 @@ impl IssuerKeys {
 
     pub(super) fn status(&self) -> KeyStatus {
         let known = self.known.load();
-        let age = known.as_ref().map(|known| self.clock.monotonic().saturating_sub(known.as_of).as_secs());
+        let known = known.as_ref().filter(|known| !known.set.is_empty());
+        let age = known.map(|known| self.clock.monotonic().saturating_sub(known.as_of).as_secs());
         KeyStatus {
             keys: self.current().map(|set| set.len()),
             age_seconds: age,
@@ -159,7 +159,7 @@ impl IssuerKeys {
         if fetching.under_way {
             return true;
         }
-        let none = self.known.load().is_none();
+        let none = self.known.load().as_ref().is_none_or(|known| known.set.is_empty());
         let interval =
             Duration::from_secs(if none { FIRST_FETCH_INTERVAL_SECONDS } else { MIN_FETCH_INTERVAL_SECONDS });
         if fetching.last_began.is_some_and(|began| now.saturating_sub(began) < interval) {
@@ -183,7 +183,11 @@ impl IssuerKeys {
                 for skipped in set.skipped() {
                     tracing::debug!(issuer = %self.iss, index = skipped.index, reason = %skipped.reason, "key left out");
                 }
-                self.known.store(Some(Arc::new(Known { set: Arc::new(set), as_of: began })));
+                let empty = set.is_empty();
+                let before = self.known.swap(Some(Arc::new(Known { set: Arc::new(set), as_of: began })));
+                if empty && before.is_none_or(|before| !before.set.is_empty()) {
+                    tracing::error!(issuer = %self.iss, "the issuer publishes no key that can be used: its actors are refused until it does");
+                }
                 None
             }
             Err(error) => {
@@ -213,8 +217,7 @@ impl IssuerKeys {
                 }
             }
         };
-        let set = KeySet::from_jwks_json(&bytes)?;
-        if set.is_empty() { Err(FetchError::NoUsableKey) } else { Ok(set) }
+        Ok(KeySet::from_jwks_json(&bytes)?)
     }
 
     async fn get(&self, url: Url, what: &'static str) -> Result<Vec<u8>, FetchError> {
