@@ -178,8 +178,8 @@ fn assemble(top: &Section) -> Result<Config, ConfigError> {
         log_max_bytes,
         actor_retention: top.parsed("actor_retention", retention)?.unwrap_or(TimeDelta::days(365)),
         witnesses_required: witnesses_required(top, witnesses.len())?,
+        witness_deadline: witness_deadline(top, witnesses.len())?,
         witnesses,
-        witness_deadline: top.parsed("witness_deadline", retention)?,
         key_max_age: match top.text("key_max_age")? {
             Some(text) if text.value == "never" => None,
             _ => Some(top.parsed("key_max_age", key_max_age)?.unwrap_or(TimeDelta::days(60))),
@@ -617,6 +617,16 @@ fn witnesses_required(top: &Section, configured: usize) -> Result<usize, ConfigE
         return Err(ConfigError::invalid(top.setting("witnesses_required"), why));
     }
     Ok(required)
+}
+
+/// Without witnesses nothing ever waits for them, and the deadline would promise what it does not do.
+fn witness_deadline(top: &Section, configured: usize) -> Result<Option<TimeDelta>, ConfigError> {
+    let deadline = top.parsed("witness_deadline", retention)?;
+    if deadline.is_some() && configured == 0 {
+        let why = "is for a log with witnesses, and none are configured; leave it out, or add [[witnesses]]";
+        return Err(ConfigError::invalid(top.setting("witness_deadline"), why));
+    }
+    Ok(deadline)
 }
 
 fn anomaly(section: &Section) -> Result<AnomalyConfig, ConfigError> {

@@ -225,6 +225,7 @@ fn what_is_wrong_is_said_in_one_sentence_with_what_to_do() {
         ("[[witnesses]]\nvkey = \"a\"".into(), "`witnesses[0].url` is missing"),
         ("[[witnesses]]\nurl = \"http://w.example\"\nvkey = \"a\"".into(), "must be https"),
         ("witnesses_required = 2".into(), "is more than the 0 that are configured"),
+        ("witness_deadline = \"10m\"".into(), "is for a log with witnesses, and none are configured"),
         ("[[gates]]\nname = \"A B\"".into(), "may hold a-z, 0-9, _ and - only"),
         ("[[gates]]\nname = \"a\"".into(), "`gates[0].audience` is missing"),
         (
