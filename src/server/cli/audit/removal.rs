@@ -22,14 +22,15 @@ pub struct Erase {
     #[arg(long, value_name = "ID", group = "whom")]
     subject: Option<String>,
     /// A person who acted, wherever he stands in a chain: the chain and his address. What is younger than
-    /// `ACTOR_RETENTION` stays
+    /// `ACTOR_RETENTION` stays. Needs --basis
     #[arg(long, value_name = "SUB", group = "whom", requires = "basis")]
     actor: Option<String>,
     /// With --actor: only where this issuer names him
-    #[arg(long, value_name = "ISS", requires = "actor")]
+    #[arg(long, value_name = "ISS", requires = "actor", conflicts_with = "subject")]
     iss: Option<String>,
-    /// With --actor: on which basis, a short word that stays in the log for good
-    #[arg(long, value_name = "WORD", requires = "actor")]
+    /// With --actor, which needs it: on which basis, a short word that stays in the log for good
+    // a requirement alone counts for nothing where what is required is excluded, as --actor is by --subject
+    #[arg(long, value_name = "WORD", requires = "actor", conflicts_with = "subject")]
     basis: Option<String>,
 }
 
