@@ -29,11 +29,12 @@ pub enum Command {
     Log(super::log::Command),
     /// End grants: one, or all of an actor, user, client or key, or everything
     Revoke(Revoke),
-    /// Show what is in a token; with --url, also whether the server finds it valid
+    /// Show what is in a token; with --url or `STAGEDOOR_URL`, also whether the server finds it valid
     Inspect {
         /// The token; read from standard input when left out, which keeps it out of the process list
         token: Option<String>,
-        /// The running server [default: that of `STAGEDOOR_URL`, else where the configuration has it listen]
+        /// The running server that says whether it is valid [default: that of `STAGEDOOR_URL`]. Where neither names one
+        /// the token is sent nowhere: it may be anybody's
         #[arg(long)]
         url: Option<String>,
     },
@@ -74,6 +75,7 @@ impl Command {
             Self::Mint(mint) => mint.url.is_none(),
             Self::Log(log) => log.asks_a_server(),
             Self::Revoke(revoke) => revoke.url.is_none(),
+            // a token that is looked at may be anybody's: it goes only where somebody sends it
             Self::Inspect { .. } => false,
         }
     }
@@ -171,7 +173,8 @@ async fn inspect(token: Option<&str>, url: Option<&str>, environment: &Environme
                 let why = output::plain(verdict["reason"].as_str().unwrap_or("no reason given"));
                 paint(Tone::Bad, &format!("NOT valid: {why}"))
             }
-            _ => "not verified: anybody could have written this; name a server with --url".to_owned(),
+            _ => "not verified: anybody could have written this; name a server with --url or STAGEDOOR_URL"
+                .to_owned(),
         };
         output::print(&format!(
             "header (unverified)\n{}\nclaims (unverified)\n{}\n{said}",
