@@ -217,12 +217,21 @@ on_both_databases! {
         }
     }
 
-    async fn a_client_without_a_default_audience_has_to_name_one_of_its_own(app: TestApp) {
+    async fn a_client_without_audiences_is_told_at_once_who_can_help(app: TestApp) {
         let none = app.client(NewClient { audience: &[], ..NewClient::minter() }).await;
-        let reply = none.api.mint(&mint_body()).await;
-        reply.fails(422, "form_param_value_invalid");
-        assert_eq!(reply.param().as_deref(), Some("audience"));
+        let unnamed = none.api.mint(&mint_body()).await;
+        unnamed.fails(422, "form_param_value_invalid");
+        assert_eq!(unnamed.param().as_deref(), Some("audience"));
+        let named = none.api.mint(&with("audience", json!(AUDIENCE))).await;
+        named.fails(403, "policy_denied");
+        for reply in [unnamed, named] {
+            let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.starts_with("This client has no audiences"), "{detail}");
+            assert!(detail.contains("`stagedoor client update ID --audience URL`"), "{detail}");
+        }
+    }
 
+    async fn a_client_names_audiences_of_its_own_only(app: TestApp) {
         let client = app.minter().await;
         client.api.mint(&with("audience", json!(AUDIENCE))).await.ok();
         client.api.mint(&with("audience", json!([AUDIENCE]))).await.ok();

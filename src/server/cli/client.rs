@@ -118,6 +118,7 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
                 clerk_key(&db, &master, &made.client).await?;
             }
             record(config, &db, &master, vec![entry(&made.client, "create")]).await?;
+            warn_of_no_audiences(&made.client);
             print_secret(&made, permit(&made.client).as_deref(), json)?;
         }
         Command::Update { id, form } => {
@@ -141,6 +142,19 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
     }
     db.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A token of profile `clerk` has no audience, every other one has.
+fn warn_of_no_audiences(client: &Client) {
+    if client.may(clients::ClientScope::Issue)
+        && client.profile == Profile::Standard
+        && client.audiences.is_empty()
+    {
+        eprintln!(
+            "warning: the client has no audiences and can mint nothing; give it some with `stagedoor client update {} --audience URL`",
+            client.id
+        );
+    }
 }
 
 fn entry(client: &Client, change: &str) -> Event {

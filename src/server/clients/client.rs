@@ -30,7 +30,7 @@ pub struct Client {
     pub name: String,
     /// What it may call.
     pub scopes: ClientScopes,
-    /// The audiences it mints and verifies for. The first is its default; with none, every mint names one.
+    /// The audiences it mints and verifies for. The first is its default; with none it mints nothing.
     pub audiences: Vec<Audience>,
     /// The actors it may name who did not prove themselves; none unless a pattern covers them.
     pub may_assert: Vec<AssertPattern>,

@@ -328,6 +328,9 @@ fn capitalised(text: &str) -> String {
 
 /// The audiences asked for, or the client's default; only ever the client's own.
 pub fn audience(client: &Client, asked: Option<&[Audience]>) -> Result<Vec<Audience>, Denial> {
+    if client.audiences.is_empty() {
+        return Err(no_audiences(asked.is_some()));
+    }
     let asked = match asked {
         None => client.default_audience().map(|a| vec![a.clone()]).unwrap_or_default(),
         Some(list) => list.to_vec(),
@@ -335,7 +338,7 @@ pub fn audience(client: &Client, asked: Option<&[Audience]>) -> Result<Vec<Audie
     if asked.is_empty() {
         return Err(Denial::audience(
             "audience_missing",
-            "Name an `audience`: this client has no default. An operator sets one with `stagedoor client update ID --audience …`.",
+            "Name an `audience`, or leave it out for the client's default.",
         ));
     }
     if asked.iter().any(|a| !client.owns_audience(a)) {
@@ -343,10 +346,21 @@ pub fn audience(client: &Client, asked: Option<&[Audience]>) -> Result<Vec<Audie
             kind: DenialKind::Audience,
             ..Denial::audience(
                 "audience_not_of_client",
-                "This client may not ask for this audience. An operator gives it with `stagedoor client update ID --audience …`, \
+                "This client may not ask for this audience. An operator gives it with `stagedoor client update ID --audience URL`, \
                  naming all that the client is to have.",
             )
         });
     }
     Ok(asked)
+}
+
+/// Whatever such a client asks for: it is told at once who can help.
+fn no_audiences(named_one: bool) -> Denial {
+    let rule = if named_one { "audience_not_of_client" } else { "audience_missing" };
+    let denial = Denial::audience(
+        rule,
+        "This client has no audiences, so it can mint for nobody. An operator gives it some with \
+         `stagedoor client update ID --audience URL`.",
+    );
+    if named_one { Denial { kind: DenialKind::Audience, ..denial } } else { denial }
 }
