@@ -62,14 +62,39 @@ pub fn join(span: &tracing::Span, parent: Option<TraceContext>) -> Option<TraceC
 
 /// The lines that `text` lets out, but for those of `quiet` targets that it does not name itself.
 fn filter(text: &str, quiet: &[&str]) -> Result<EnvFilter, ConfigError> {
-    let mut all = text.to_owned();
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    if let Some(part) = parts.iter().find(|part| !is_directive(part)) {
+        return Err(no_filter(format!("\"{part}\"")));
+    }
+    let mut all = parts.join(",");
     for target in quiet.iter().filter(|target| !text.contains(**target)) {
         let _ = write!(all, ",{target}=off");
     }
-    EnvFilter::try_new(all).map_err(|e| ConfigError::Invalid {
+    EnvFilter::try_new(all).map_err(no_filter)
+}
+
+/// A level, or `target=level`. `EnvFilter` takes any other word for a target, of which it lets everything out and of
+/// all others nothing: a mistyped level would silence the log.
+fn is_directive(part: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    match part.split_once('=') {
+        None => is_level(part),
+        Some((target, level)) => target.split("::").all(is_name) && is_level(level),
+    }
+}
+
+fn no_filter(what: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Invalid {
         setting: "`log_level`".to_owned(),
-        why: format!("is no filter ({e}); write a level such as info, or warn,stagedoor=debug"),
-    })
+        why: format!(
+            "is no filter ({what}); write a level (off, error, warn, info, debug, trace), or warn,stagedoor=debug"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +104,14 @@ mod tests {
     #[test]
     fn a_wrong_filter_is_refused_with_what_to_write() {
         assert!(filter("info", &["noise::of"]).is_ok() && filter("warn,stagedoor=debug", &[]).is_ok());
-        let error = filter("stagedoor=loud", &[]).unwrap_err().to_string();
-        assert!(error.contains("write a level such as info"), "{error}");
+        for good in ["INFO", "off", "warn, stagedoor::server::log=trace,actix_web=error"] {
+            assert!(filter(good, &["noise::of"]).is_ok(), "{good}");
+        }
+        for wrong in
+            ["inof", "loud", "9", "nonsense=", "debug info", "=info", "info,", "a b=info", "stagedoor=loud"]
+        {
+            let error = filter(wrong, &[]).unwrap_err().to_string();
+            assert!(error.contains("write a level (off, error,"), "{wrong}: {error}");
+        }
     }
 }
