@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{AppError, DEV_STAMP, Running, Setup, refused, start, until_told};
-use crate::server::clients::{self, ClientForm, ClientScope, SecretKind};
+use crate::server::clients::{self, ClientError, ClientForm, ClientScope, SecretKind};
 use crate::server::config::{Config, DirectoryConfig, SecretSource, is_loopback};
 use crate::server::master_key::MasterKey;
 use crate::server::store::{self, Db};
@@ -112,6 +112,7 @@ async fn set_up(setup: &Setup) -> Result<DevClient, AppError> {
     if let Some(kept) = kept_client(&path) {
         return Ok(kept);
     }
+    let failed = || AppError::failed("the demo client cannot be made");
     let form = ClientForm {
         name: Some(CLIENT.into()),
         scopes: Some(ClientScope::ALL.iter().map(|s| s.as_str().to_owned()).collect()),
@@ -120,9 +121,15 @@ async fn set_up(setup: &Setup) -> Result<DevClient, AppError> {
         handoff_url: Some(PRODUCT.into()),
         ..ClientForm::default()
     };
-    let made = clients::create(&db, &master, &form, SecretKind::Test, now, entropy)
-        .await
-        .map_err(AppError::failed("the demo client cannot be made"))?;
+    let made = match clients::refuse_used_name(&db, &master, CLIENT, None).await {
+        Ok(()) => clients::create(&db, &master, &form, SecretKind::Test, now, entropy).await,
+        // the file with its secret is gone
+        Err(ClientError::NameInUse { id, .. }) => {
+            clients::rotate_secret(&db, &master, &id, Duration::ZERO, now, entropy).await
+        }
+        Err(error) => Err(error),
+    };
+    let made = made.map_err(failed())?;
     db.close().await;
     let client = DevClient { id: made.client.id.to_string(), secret: made.secret.expose().to_owned() };
     let kept = json!({ "client_id": client.id, "client_secret": client.secret });

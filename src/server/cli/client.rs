@@ -56,7 +56,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Form {
-    /// A name, for people
+    /// A name, for people and for `@client` in a policy; no two clients in use have the same
     #[arg(long)]
     name: Option<String>,
     /// What it may call, separated by commas
@@ -109,6 +109,12 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
     let now = SystemClock::default().now();
     if matches!(command, Command::Create { .. } | Command::Update { .. } | Command::RotateSecret { .. }) {
         can_record(&db, &master).await?;
+    }
+    if let Command::Create { form, .. } | Command::Update { form, .. } = command
+        && let Some(name) = &form.name
+    {
+        let of = if let Command::Update { id, .. } = command { Some(id) } else { None };
+        clients::refuse_used_name(&db, &master, name, of).await?;
     }
     match command {
         Command::Create { form, test } => {

@@ -132,6 +132,23 @@ pub async fn rotate_secret(
     Ok(Created { client, secret })
 }
 
+/// Refuses a name that an active client other than `of` has. The command line asks before it makes or renames one.
+///
+/// # Errors
+/// The name is in use, or the database.
+pub async fn refuse_used_name(
+    db: &Db,
+    master: &MasterKey,
+    name: &str,
+    of: Option<&ClientId>,
+) -> Result<(), ClientError> {
+    let (clients, _) = list(db, master).await?;
+    match clients.into_iter().find(|c| c.is_active() && c.name == name && Some(&c.id) != of) {
+        Some(client) => Err(ClientError::NameInUse { name: client.name, id: client.id }),
+        None => Ok(()),
+    }
+}
+
 /// One client, disabled or not.
 ///
 /// # Errors

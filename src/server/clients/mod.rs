@@ -17,7 +17,7 @@ pub use client::{Client, ClientForm, InvalidClient, MAX_SECRETS, Profile, Stored
 pub(super) use directory::READ_ANYWAY_AFTER;
 pub use directory::{AcceptedSecrets, Clients, FOLLOW_EVERY};
 pub(super) use manage::retagged;
-pub use manage::{Created, create, disable, find, list, rotate_secret, update};
+pub use manage::{Created, create, disable, find, list, refuse_used_name, rotate_secret, update};
 pub use pattern::AssertPattern;
 pub(super) use row::{BUMP, CONFIG_VERSION, Retagged};
 pub use scope::{ClientScope, ClientScopes};
@@ -35,6 +35,17 @@ pub enum ClientError {
     /// There is no such client.
     #[error("there is no client {0}; `stagedoor client list` shows those there are")]
     Unknown(ClientId),
+    /// Another client has that name, and a policy that names its clients would take one for the other.
+    #[error(
+        "the name \"{name}\" is that of client {id}, and a policy's @client(\"{name}\") would mean both; choose another, or disable \
+         that client first"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: ClientId,
+    },
     /// The client's row fails authentication: it was changed without the master key, or the key is another.
     #[error(
         "the row of client {0} is not authentic; restore the database or the master key it was written under"
