@@ -3,6 +3,7 @@
 mod background;
 mod dev;
 mod parts;
+mod signals;
 mod witness;
 
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +20,8 @@ use tokio::task::JoinHandle;
 pub use super::http::QUIET;
 use background::{background, follow_certificate, record_noise, warn_of_untold_glass};
 pub use dev::{dev, dev_once};
+pub use signals::StopSignals;
+use signals::outlive_hangups;
 pub use witness::{RunningWitness, WitnessSetup, start_witness, witness};
 
 use super::checker::Checker;
@@ -445,18 +448,18 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             "master key and database share a directory: one theft takes both; set MASTER_KEY_FILE to a file outside DATA_DIR"
         );
     }
-    let drain_delay = config.drain_delay;
+    let (stop, drain_delay) = (StopSignals::watch()?, config.drain_delay);
     let running = start(Setup::new(config)).await?;
     println!("listening on {}", running.url);
-    until_told(running, drain_delay).await
+    until_told(running, stop, drain_delay).await
 }
 
 /// Serves until a signal comes or the log had to stop. For `drain_delay` after a signal new requests are still taken,
-/// while `/readyz` says no.
-async fn until_told(running: Running, drain_delay: Duration) -> Result<(), AppError> {
+/// while `/readyz` says no. A second signal changes nothing: it is stopping already.
+async fn until_told(running: Running, mut stop: StopSignals, drain_delay: Duration) -> Result<(), AppError> {
     tokio::spawn(outlive_hangups());
     let fatal = tokio::select! {
-        told = told_to_stop() => told.map(|()| None)?,
+        () = stop.told() => None,
         why = running.fatal() => Some(why),
     };
     match fatal {
@@ -470,31 +473,4 @@ async fn until_told(running: Running, drain_delay: Duration) -> Result<(), AppEr
              Run `stagedoor audit verify`, restore the database or begin a new epoch with `stagedoor audit epoch`"
         ))),
     }
-}
-
-/// SIGHUP means "read again" to people and programs, and would end the process: policy and certificate are
-/// followed without it.
-async fn outlive_hangups() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    while hangup.recv().await.is_some() {
-        tracing::info!(
-            "SIGHUP: policy and certificate are followed by themselves; other settings need a restart"
-        );
-    }
-}
-
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// Signals cannot be watched.
-pub async fn told_to_stop() -> Result<(), AppError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).map_err(AppError::failed("signals cannot be watched"))?;
-    let mut int = signal(SignalKind::interrupt()).map_err(AppError::failed("signals cannot be watched"))?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }

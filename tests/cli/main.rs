@@ -10,6 +10,7 @@ mod pg;
 #[path = "../support/recipes.rs"]
 mod recipes;
 mod replicas;
+mod signals;
 mod terminal;
 
 use std::os::unix::fs::PermissionsExt as _;

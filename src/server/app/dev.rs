@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AppError, DEV_STAMP, Running, Setup, refused, start, until_told};
+use super::{AppError, DEV_STAMP, Running, Setup, StopSignals, refused, start, until_told};
 use crate::server::clients::{self, ClientError, ClientForm, ClientScope, SecretKind};
 use crate::server::config::{Config, DirectoryConfig, SecretSource, is_loopback};
 use crate::server::master_key::MasterKey;
@@ -29,10 +29,11 @@ const SECRET_FILE: &str = "dev-client.json";
 /// # Errors
 /// [`AppError`], saying what to do.
 pub async fn dev(config: Config) -> Result<(), AppError> {
+    let stop = StopSignals::watch()?;
     let (running, client) = ready(config).await?;
     println!("listening on http://{}", running.address);
     print_next(&running, &client).map_err(AppError::failed("standard output cannot be written"))?;
-    until_told(running, Duration::ZERO).await
+    until_told(running, stop, Duration::ZERO).await
 }
 
 /// `stagedoor dev --once`: mints, verifies and shows the entry through real HTTP, then stops.

@@ -106,9 +106,10 @@ pub async fn witness(
     entropy: &dyn Entropy,
     ready: impl FnOnce(&RunningWitness),
 ) -> Result<(), AppError> {
+    let mut stop = super::StopSignals::watch()?;
     let running = start_witness(setup, clock, entropy)?;
     ready(&running);
-    super::told_to_stop().await?;
+    stop.told().await;
     running.stop().await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 
 use super::super::open::open;
 use super::super::{CliError, Outcome, output, record};
-use crate::server::app::{log_host, told_to_stop};
+use crate::server::app::{StopSignals, log_host};
 use crate::server::config::Config;
 use crate::server::log::export::{self, ExportFormat};
 use crate::server::log::head::{Head, position};
@@ -47,11 +47,9 @@ pub async fn run(args: &Export, config: &Config, json: bool) -> Outcome {
     if args.personal {
         record_view(config, &db, &master, &args.format).await?;
     }
+    let mut stop = StopSignals::watch()?;
     let written = tokio::select! {
-        // signals are watched before there is anything to take away
-        biased;
-        told = told_to_stop() => {
-            told?;
+        () = stop.told() => {
             // what was written so far went with the future
             return Err(CliError::Refused("the export was stopped; nothing is left of it".to_owned()));
         }
