@@ -448,8 +448,14 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             "master key and database share a directory: one theft takes both; set MASTER_KEY_FILE to a file outside DATA_DIR"
         );
     }
+    let no_reserve = !config.database_url.is_sqlite() && config.log_max_bytes.is_none();
     let (stop, drain_delay) = (StopSignals::watch()?, config.drain_delay);
     let running = start(Setup::new(config)).await?;
+    if no_reserve {
+        tracing::warn!(
+            "LOG_MAX_BYTES is not set, so no space is kept for revocations: a disk that is full stops them, too; set it to how large the log may grow"
+        );
+    }
     println!("listening on {}", running.url);
     until_told(running, stop, drain_delay).await
 }
