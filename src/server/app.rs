@@ -68,6 +68,14 @@ pub enum AppError {
 }
 
 impl AppError {
+    /// `dev` was told to listen where others reach it.
+    #[must_use]
+    pub fn not_for_dev(listen: SocketAddr) -> Self {
+        Self::Refused(format!(
+            "`stagedoor dev` listens on loopback only, not on {listen}; use `stagedoor serve` for other addresses"
+        ))
+    }
+
     fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         what: &'static str,
     ) -> impl FnOnce(E) -> Self {

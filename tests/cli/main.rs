@@ -12,6 +12,7 @@ mod recipes;
 mod replicas;
 mod signals;
 mod terminal;
+mod wrong;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

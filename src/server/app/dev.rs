@@ -55,10 +55,7 @@ struct DevClient {
 
 async fn ready(config: Config) -> Result<(Running, DevClient), AppError> {
     if !is_loopback(config.listen.ip()) {
-        return Err(AppError::Refused(format!(
-            "`stagedoor dev` listens on loopback only, not on {}; use `stagedoor serve` for other addresses",
-            config.listen
-        )));
+        return Err(AppError::not_for_dev(config.listen));
     }
     if let Some(metrics) = config.metrics_listen.filter(|metrics| !is_loopback(metrics.ip())) {
         return Err(AppError::Refused(format!(

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::open::open;
 use super::record::{can_record, record, record_ending};
 use super::{CliError, Outcome, output};
+use crate::server::clients;
 use crate::server::config::{Config, SecretSource};
 use crate::server::keyring::{self, KeyInfo, KeyPurpose, MAX_KEY_FILE_BYTES};
 use crate::server::log::Event;
@@ -65,8 +66,12 @@ pub async fn run(command: &Command, config: &Config, json: bool) -> Outcome {
     let (db, master) = open(config).await?;
     let now = SystemClock::default().now();
     let entropy = &SystemEntropy;
-    if matches!(command, Command::Rotate { .. } | Command::Import { .. }) {
+    if let Command::Rotate { purpose, .. } | Command::Import { purpose, .. } = command {
         can_record(&db, &master).await?;
+        if let KeyPurpose::Clerk(id) = purpose {
+            // no key is made for a client that is not there
+            clients::find(&db, &master, id).await?;
+        }
     }
     match command {
         Command::List => print_list(&keyring::list(&db, &master).await?, now, json)?,

@@ -13,7 +13,7 @@ use super::output::{self, cut};
 use super::terminal::{self, Tone, paint};
 use super::{CliError, Outcome};
 use crate::server::config::Environment;
-use crate::server::outbound::percent_encode;
+use crate::server::outbound::{chain, percent_encode};
 
 /// How often the server is asked whether the log has grown.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ pub async fn run(command: &Command, environment: &Environment, json: bool) -> Ou
             // a server that restarts comes back; one that refuses does not change its mind
             Err(CliError::Api(error)) if error.passes() => {
                 if !away {
-                    eprintln!("warning: {}; trying again", output::plain(&output::chain(&error)));
+                    eprintln!("warning: {}; trying again", output::plain(&chain(&error)));
                 }
                 away = true;
             }

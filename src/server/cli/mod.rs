@@ -31,6 +31,7 @@ use super::log::erase::RemovalError;
 use super::log::export::ExportError;
 use super::log::verify::PublishedError;
 use super::master_key::MasterKeyError;
+use super::outbound::chain;
 use super::store::StoreError;
 use super::telemetry;
 use crate::token::SystemClock;
@@ -198,7 +199,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // `… | head` closes the pipe early: that is no failure of ours
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            let lines = output::chain(&error);
+            let lines = chain(&error);
             eprintln!("error: {}", lines.lines().map(output::plain).collect::<Vec<_>>().join("\n"));
             ExitCode::from(match &error {
                 CliError::Policy(error) => error.exit_code(),
@@ -237,8 +238,14 @@ fn dispatch(arguments: Arguments) -> Outcome {
             let clock = Arc::new(SystemClock::default());
             Ok(ExitCode::from(conformance::run(args, clock, &mut std::io::stdout()).await?))
         }),
-        Command::Dev { once: false } => serving(app::dev(load()?)),
-        Command::Dev { once: true } => serving(app::dev_once(load()?)),
+        Command::Dev { once } => {
+            let config = load().map_err(|error| match error {
+                // it would not help to write an issuer
+                ConfigError::NoIssuer { listen, .. } => AppError::not_for_dev(listen).into(),
+                other => CliError::from(other),
+            })?;
+            if once { serving(app::dev_once(config)) } else { serving(app::dev(config)) }
+        }
         Command::Serve => serving(app::serve(load()?)),
         Command::Init(args) => waiting(init::run(&args, &load()?, everywhere.json)),
         Command::Client(command) => waiting(client::run(&command, &load()?, everywhere.json)),

@@ -1,6 +1,5 @@
 //! Answers on standard output: text for people, JSON for programs, nothing a terminal would obey.
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -60,20 +59,6 @@ pub fn plain(text: &str) -> String {
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// An error and what caused it, on one line; a cause that repeats what was said is left out.
-pub fn chain(error: &dyn Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !out.contains(&text) {
-            let _ = write!(out, ": {text}");
-        }
-        source = cause.source();
-    }
-    out
 }
 
 /// `text` in at most `columns` columns, an ellipsis where something was cut off.

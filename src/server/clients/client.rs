@@ -8,6 +8,7 @@ use super::pattern::AssertPattern;
 use super::scope::{ClientScope, ClientScopes};
 use super::secret::{SecretHash, SecretKind};
 use crate::server::config::is_loopback;
+use crate::token::alg::KeyType;
 use crate::token::{Alg, Audience, ClientId, Issuer, KeySet, Sub, VerifyingKey};
 
 /// The longest name of a client, bytes.
@@ -144,11 +145,7 @@ impl Client {
     #[must_use]
     pub fn assertion_keys(&self) -> Option<KeySet> {
         // Checked when the client was made; a row that is authentic says the same today.
-        let keys = KeySet::from_jwks_json(self.jwks.as_ref()?.to_string().as_bytes()).ok()?;
-        Some(match self.alg {
-            Some(alg) => keys.of_alg(alg),
-            None => keys,
-        })
+        keys_for(self.jwks.as_ref()?, self.alg)
     }
 
     /// Whether the client may name this actor without proof: it holds `assert_actor` and a pattern covers him.
@@ -249,16 +246,25 @@ fn consistent(client: &Client) -> Result<(), InvalidClient> {
             format!("{alg} is of assertions; add --jwks FILE with their keys"),
         ));
     }
-    if let (Some(alg), Some(jwks)) = (client.alg, &client.jwks) {
-        let keys = jwks["keys"].as_array().map_or(&[][..], Vec::as_slice);
-        if !keys.iter().any(|key| VerifyingKey::from_jwk(key).is_ok_and(|k| k.alg() == alg)) {
-            return Err(InvalidClient::new(
-                "--alg",
-                format!("is {alg}, for which --jwks holds no key; add one"),
-            ));
-        }
+    if let (Some(alg), Some(jwks)) = (client.alg, &client.jwks)
+        && keys_for(jwks, Some(alg)).is_none_or(|keys| keys.is_empty())
+    {
+        return Err(InvalidClient::new("--alg", format!("is {alg}, for which --jwks holds no key; add one")));
     }
     Ok(())
+}
+
+/// The keys of a set that verify `alg`; without one, all. An RSA key that names no algorithm fits every RSA one
+/// (RFC 7517 §4.4 has it optional), and the client's is which.
+fn keys_for(jwks: &Value, alg: Option<Alg>) -> Option<KeySet> {
+    let Some(alg) = alg else { return KeySet::from_jwks_json(jwks.to_string().as_bytes()).ok() };
+    let mut jwks = jwks.clone();
+    for key in jwks["keys"].as_array_mut()?.iter_mut().filter_map(Value::as_object_mut) {
+        if alg.key_type() == KeyType::Rsa && key.get("kty").is_some_and(|kty| kty == "RSA") {
+            key.entry("alg").or_insert_with(|| alg.name().into());
+        }
+    }
+    Some(KeySet::from_jwks_json(jwks.to_string().as_bytes()).ok()?.of_alg(alg))
 }
 
 fn checked_name(name: &str) -> Result<String, InvalidClient> {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::server::master_key::MasterKey;
 use crate::server::store::{Db, migrate, on_db};
-use crate::token::{Clock as _, FixedClock, Sub, SystemEntropy};
+use crate::token::{Alg, Clock as _, FixedClock, LocalSigner, Signer as _, Sub, SystemEntropy};
 
 struct Fixture {
     db: Db,
@@ -181,6 +181,37 @@ async fn a_running_server_sees_changes_made_elsewhere() {
     assert!(!clients.get(&made.client.id).unwrap().is_active());
     let error = update(&f.db, &f.master, &made.client.id, &widened).await.unwrap_err();
     assert!(matches!(error, ClientError::Disabled(_)));
+}
+
+#[tokio::test]
+async fn an_rsa_key_without_alg_is_of_the_algorithm_that_the_client_uses() {
+    let f = fixture().await;
+    let make = |alg: &str, key: &serde_json::Value| {
+        let form = ClientForm { alg: Some(alg.into()), jwks: Some(key.clone()), ..form("tokens:verify") };
+        let (f, now) = (&f, f.clock.now());
+        async move { create(&f.db, &f.master, &form, SecretKind::Live, now, &SystemEntropy).await }
+    };
+    let mut key = LocalSigner::generate(Alg::Rs256).unwrap().verifying_key().to_jwk();
+    let refused = make("PS256", &key).await.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("--alg is PS256, for which --jwks holds no key"), "it says RS256: {refused}");
+    key.as_object_mut().unwrap().remove("alg");
+    for alg in [Alg::Ps256, Alg::Rs256] {
+        let client = make(alg.name(), &key).await.unwrap().client;
+        assert_eq!(client.assertion_keys().unwrap().iter().map(|k| k.alg()).collect::<Vec<_>>(), [alg]);
+    }
+    assert!(make("ES256", &key).await.is_err(), "not of another kind");
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_refused_and_a_disabled_client_frees_it() {
+    let f = fixture().await;
+    let made = f.create(SecretKind::Live).await.client;
+    let taken = |name: &'static str, of| refuse_used_name(&f.db, &f.master, name, of);
+    let error = taken("backend", None).await.unwrap_err().to_string();
+    assert!(error.contains("\"backend\" is that of client") && error.contains(made.id.as_str()), "{error}");
+    assert!(taken("backend", Some(&made.id)).await.is_ok() && taken("Backend", None).await.is_ok());
+    disable(&f.db, &f.master, &made.id, f.clock.now()).await.unwrap();
+    assert!(taken("backend", None).await.is_ok());
 }
 
 #[tokio::test]

@@ -261,10 +261,7 @@ fn own_issuer(
         if plain_is_fine || (tls && is_loopback(listen.ip())) {
             return Ok(None);
         }
-        return Err(top.missing(
-            "issuer",
-            "others reach this listener, so write the https address they use, such as https://stagedoor.example.com",
-        ));
+        return Err(ConfigError::NoIssuer { setting: top.setting("issuer"), listen });
     };
     let url = issuer_url(&text.value).map_err(|why| text.invalid(why))?;
     if url.scheme() == "http" && !plain_is_fine {

@@ -55,6 +55,16 @@ pub enum ConfigError {
         /// The second.
         other: String,
     },
+    /// Others reach the listener, and `issuer` does not say how they call it.
+    #[error(
+        "{setting} is missing; others reach this listener, so write the https address they use, such as https://stagedoor.example.com"
+    )]
+    NoIssuer {
+        /// The setting.
+        setting: String,
+        /// The listener.
+        listen: std::net::SocketAddr,
+    },
     /// A setting is needed that is not there.
     #[error("{setting} is missing; {hint}")]
     Missing {

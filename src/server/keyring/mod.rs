@@ -100,13 +100,21 @@ impl KeyState {
     }
 }
 
+/// What makes a key where there is none.
+fn made_by(purpose: &KeyPurpose) -> String {
+    match purpose {
+        KeyPurpose::Clerk(_) => {
+            format!("make one with `stagedoor key rotate --purpose {purpose} --alg RS256`")
+        }
+        _ => "run `stagedoor init`, or give the master key the keys were sealed under".to_owned(),
+    }
+}
+
 /// Why the keys cannot be used or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     /// Nothing can sign for a purpose that needs it.
-    #[error(
-        "there is no {0} key that signs; run `stagedoor init`, or give the master key the keys were sealed under"
-    )]
+    #[error("there is no {0} key that signs; {made}", made = made_by(.0))]
     NoSigner(KeyPurpose),
     /// The probe failed: a signature does not verify, or the key cannot sign.
     #[error("the {purpose} key {kid} does not sign what its public half verifies; retire it")]

@@ -451,14 +451,17 @@ fn classify(host: &str, error: reqwest::Error) -> OutboundError {
     }
 }
 
-/// An error and its sources on one line, for the operator's log.
+/// An error and its sources on one line, for the operator; a source that repeats what was said is left out.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = inner.source();
     }
     text

@@ -41,6 +41,14 @@ pub enum StoreError {
     /// The database is set up in a way that breaks a promise of the log.
     #[error("the database is not safe to record in: {0}")]
     Unsafe(String),
+    /// No connection: nobody answers, or who answers does not let the role in.
+    #[error("{said}")]
+    NoConnection {
+        /// Which server, and what to check.
+        said: String,
+        /// Why.
+        source: Arc<sqlx::Error>,
+    },
     /// The database could not be asked, or refused.
     #[error("the database could not do it")]
     Unavailable(#[source] Arc<sqlx::Error>),

@@ -1,12 +1,16 @@
 //! What only PostgreSQL needs: a pool whose sessions can neither hang nor commit without a flush.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
 use super::StoreError;
+
+/// How long the question may take why there is no connection.
+const ASK_WHY: Duration = Duration::from_secs(2);
 
 /// Every session's settings. A frozen holder of the log's lock is cut off after two seconds, so it delays
 /// the other replicas no longer (audit-log.md §7); the commit waits for the flush whatever the server's default.
@@ -41,8 +45,10 @@ impl PostgresDb {
             PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(5))
         };
         let looking = pool(1).connect_lazy_with(options.clone());
-        let pool = pool(8).connect_with(options).await?;
-        Ok(Self { pool, looking, user })
+        match pool(8).connect_with(options.clone()).await {
+            Ok(pool) => Ok(Self { pool, looking, user }),
+            Err(error) => Err(no_connection(&options, error).await),
+        }
     }
 
     /// The connections.
@@ -70,4 +76,29 @@ impl PostgresDb {
         }
         Ok(())
     }
+}
+
+/// Which server it was, without the password, why, and what to check.
+async fn no_connection(options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
+    // the pool tries again until its time is over, and then knows no cause any more
+    let error = match error {
+        sqlx::Error::PoolTimedOut => match tokio::time::timeout(ASK_WHY, options.connect()).await {
+            Ok(Err(cause)) => cause,
+            _ => error,
+        },
+        other => other,
+    };
+    let (host, port, user) = (options.get_host(), options.get_port(), options.get_username());
+    let at = options.get_socket().map_or_else(|| format!("{host}:{port}"), |path| path.display().to_string());
+    let said = match &error {
+        sqlx::Error::Database(_) => format!(
+            "PostgreSQL at {at} does not let the role \"{user}\" in; check role, password and database in DATABASE_URL \
+             (of `init`, `erase` and `prune`: DATABASE_OWNER_URL)"
+        ),
+        _ => format!(
+            "PostgreSQL at {at} does not answer; check that it runs and can be reached there, and that DATABASE_URL names it \
+             (of `init`, `erase` and `prune`: DATABASE_OWNER_URL)"
+        ),
+    };
+    StoreError::NoConnection { said, source: Arc::new(error) }
 }

@@ -49,6 +49,10 @@ pub async fn run(args: &Verify, config: &Config, environment: &Environment, json
             let web = Web::new(url, environment)?;
             look_from_outside(args, &web, json).await
         }
+        (None, Some(dir)) if !dir.is_dir() => Err(CliError::Refused(format!(
+            "--dir {} is no directory that is there; name one that `stagedoor audit export --format tiles` made",
+            dir.display()
+        ))),
         (None, Some(dir)) => look_from_outside(args, &Directory(dir.clone()), json).await,
         (None, None) if args.vkey.is_some() || !args.witness.is_empty() => Err(CliError::Refused(
             "--vkey and --witness go with --url or --dir: this command looks into the database without them"

@@ -83,6 +83,7 @@ impl OAuthError {
     /// OA-12: `%x20-21 %x23-5B %x5D-7E` only, so that no input is ever echoed into a header or a page.
     fn safe_description(&self) -> String {
         self.description
+            .replace('…', "...")
             .chars()
             .map(|c| match c {
                 '"' | '\\' => '\'',
@@ -122,5 +123,17 @@ impl ResponseError for OAuthError {
             response.extensions_mut().insert(super::super::edge::Unrecorded);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_is_ascii_that_can_still_be_read() {
+        let said = OAuthError::invalid_request("set \"x\" with `stagedoor client update ID …`: é")
+            .safe_description();
+        assert_eq!(said, "set 'x' with `stagedoor client update ID ...`: ?");
     }
 }
