@@ -70,6 +70,29 @@ on_both! {
         replica.stop().await;
     }
 
+    async fn every_answer_says_when_the_grant_last_changed_as_the_grant_does(site) {
+        let (minter, product, _, replica) = cast(&site).await;
+        let (api, body) = (minter.at(&replica), by_code(&product, json!({})));
+        let shown = async |answer: &Value| {
+            let grant = api.get(&format!("/v1/actor_tokens/{}", text(answer, "id"))).await.ok();
+            assert_eq!((&grant["status"], &grant["updated_at"]), (&answer["status"], &answer["updated_at"]), "{answer}");
+        };
+        let grant = keyed(&api, "/v1/actor_tokens", "k1", &body).await.ok();
+        assert_eq!(grant["updated_at"], grant["created_at"]);
+        shown(&grant).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let redeemed = product.at(&replica).post(REDEEM, &with(&grant)).await.ok();
+        assert!(redeemed["updated_at"].as_i64() > redeemed["created_at"].as_i64(), "{redeemed}");
+        shown(&redeemed).await;
+        let replayed = keyed(&api, "/v1/actor_tokens", "k1", &body).await.ok();
+        assert_eq!(replayed["status"], "accepted");
+        shown(&replayed).await;
+        let token = keyed(&api, "/v1/actor_tokens", "k2", &body_for("admin_7", "user_43")).await.ok();
+        shown(&token).await;
+        shown(&keyed(&api, "/v1/actor_tokens", "k2", &body_for("admin_7", "user_43")).await.ok()).await;
+        replica.stop().await;
+    }
+
     async fn a_grant_that_somebody_changed_in_the_database_becomes_no_token(site) {
         let (minter, product, _, replica) = cast(&site).await;
         for change in [

@@ -73,9 +73,12 @@ on_both! {
         assert_eq!(api.verify(&token).await.ok()["active"], true);
         let shown = api.get(&format!("/v1/actor_tokens/{id}")).await.ok();
         assert_eq!((&shown["approval"]["state"], &shown["expires_at"]), (&json!("released"), &minted["expires_at"]));
+        assert_eq!((&shown["updated_at"], &shown["status"]), (&minted["updated_at"], &minted["status"]), "when it was given out");
+        assert!(minted["updated_at"].as_i64() > minted["created_at"].as_i64(), "{minted}");
         assert_eq!(api.get("/v1/actor_tokens?status=active").await.ok()["actor_tokens"][0]["id"], json!(id));
         // the answer was lost: the same claims again, nothing more
-        assert_eq!(claims(text(&api.mint(&again).await.ok(), "token")), said);
+        let once_more = api.mint(&again).await.ok();
+        assert_eq!((&claims(text(&once_more, "token")), &once_more["updated_at"]), (&said, &minted["updated_at"]));
         assert_eq!(one.entries().await.iter().filter(|e| e["jti"] == said["jti"]).count(), 1, "signed once");
         two.approve(&company.login("agent_3"), &id, &json!({})).await.fails(409, "approval_not_waiting");
         one.stop().await;
@@ -411,11 +414,36 @@ on_both! {
         let handed = api.mint(&again).await.ok();
         assert_eq!((&handed["id"], &handed["token"]), (&json!(id), &Value::Null));
         assert_eq!(api.mint(&again).await.ok()["code"], handed["code"], "asked again, the same code");
+        let shown = api.get(&format!("/v1/actor_tokens/{id}")).await.ok();
+        assert_eq!(shown["updated_at"], handed["updated_at"]);
+        let token = with(again.clone(), json!({ "delivery": null }));
+        let refused = async || {
+            let refused = api.mint(&token).await;
+            refused.fails(422, "form_param_value_invalid");
+            assert_eq!(refused.param().as_deref(), Some("delivery"));
+        };
+        refused().await;
         let redeemed = api.post("/v1/actor_tokens/redeem", &json!({ "code": handed["code"] })).await.ok();
         let said = claims(text(&redeemed, "token"));
         assert_eq!((&said["sid"], &said["scope"]), (&json!(id), &json!("read write")));
         assert!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap() > 590);
         assert_eq!(api.verify(text(&redeemed, "token")).await.ok()["active"], true);
+        // nor is the token, once the product has it, anybody else's
+        refused().await;
+        assert_eq!(replica.recorded("issue", "denied", "delivery_of_another_kind").await, 2);
+        replica.stop().await;
+    }
+
+    async fn what_was_answered_with_a_token_is_never_answered_with_a_code(company) {
+        let (tool, replica) = (company.tool().await, company.replica().await);
+        let (again, id) = asked(&company, &tool, &replica, "user_42").await;
+        replica.approve(&company.login("agent_2"), &id, &json!({})).await.ok();
+        let api = tool.at(&replica);
+        api.mint(&again).await.ok();
+        let refused = api.mint(&with(again.clone(), json!({ "delivery": "code" }))).await;
+        refused.fails(422, "form_param_value_invalid");
+        assert_eq!(refused.param().as_deref(), Some("delivery"));
+        api.mint(&again).await.ok();
         replica.stop().await;
     }
 

@@ -266,7 +266,6 @@ fn waiting_answer(waiting: &Waiting) -> Result<HttpResponse, Problem> {
 }
 
 fn handed_answer(handed: &Handed) -> Result<HttpResponse, Problem> {
-    let created_at = handed.created_at.timestamp_millis();
     json_answer(&json!({
         "object": "actor_token",
         "id": handed.id,
@@ -279,8 +278,8 @@ fn handed_answer(handed: &Handed) -> Result<HttpResponse, Problem> {
         "code_expires_at": handed.code_expires_at.timestamp_millis(),
         "url": handed.url.as_ref().map(|url| url.as_str()),
         "expires_at": handed.exp.timestamp_millis(),
-        "created_at": created_at,
-        "updated_at": created_at,
+        "created_at": handed.created_at.timestamp_millis(),
+        "updated_at": handed.updated_at.timestamp_millis(),
         "scope": handed.scope,
         "audience": handed.aud,
         "audit": { "index": handed.index, "proof": handed.proof },
@@ -300,7 +299,7 @@ pub(super) fn minted_answer(minted: &Minted) -> Result<HttpResponse, Problem> {
         url: None,
         expires_at: claims.exp.timestamp_millis(),
         created_at: minted.created_at.timestamp_millis(),
-        updated_at: minted.created_at.timestamp_millis(),
+        updated_at: minted.updated_at.timestamp_millis(),
         scope: &claims.scope,
         audience: &claims.aud,
         break_glass: claims.break_glass,

@@ -275,6 +275,20 @@ impl Denial {
         Self { rule: rule.into(), message: message.into(), kind }
     }
 
+    /// An approved request is gone on with in another way than it was answered.
+    pub fn delivered(by_code: bool) -> Self {
+        let message = if by_code {
+            "This request was answered with a code: send `delivery: \"code\"` as then, or ask anew."
+        } else {
+            "This request was answered with a token: leave `delivery` out as then, or ask anew."
+        };
+        Self {
+            rule: "delivery_of_another_kind".into(),
+            message: message.into(),
+            kind: DenialKind::Parameter("delivery"),
+        }
+    }
+
     /// The policy asks for a colleague, and nobody was asked.
     pub fn nobody_asked() -> Self {
         Self::by_rule("approval_required", "A colleague has to approve this first. Ask anew.")

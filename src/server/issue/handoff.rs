@@ -74,6 +74,8 @@ pub struct Handed {
     pub exp: DateTime<Utc>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+    /// When it came to stand as this answer shows it.
+    pub updated_at: DateTime<Utc>,
     /// Whether the code has been used meanwhile.
     pub accepted: bool,
     /// The entry.
@@ -126,6 +128,9 @@ impl IssueDesk {
             (Some(grant), _) => match self.standing(&grant, decided, &mut event) {
                 Ok(Standing::Waiting(waiting)) => return Ok(Ok(Outcome::Waiting(waiting))),
                 Ok(Standing::Approved(decided)) => *decided,
+                Ok(Standing::Released) if !is_by_code(&grant) => {
+                    return self.refuse(event, Denial::delivered(false)).await;
+                }
                 Ok(Standing::Released) => {
                     let handed = self.hand_again(caller, event, &grant.row.id, &handoff).await?;
                     return Ok(handed.map(Outcome::Granted));
@@ -214,7 +219,7 @@ impl IssueDesk {
                 Ok(Recorded { failed: Some(condition), .. }) => {
                     return Ok(Err(Denial::condition(condition.rule())));
                 }
-                Ok(Recorded { index, proof, .. }) => {
+                Ok(Recorded { index, time, proof, .. }) => {
                     self.watch.saw(&claims.act, &claims.sub);
                     return Ok(Ok(Handed {
                         url: handed_at(redeemer, &code),
@@ -228,6 +233,7 @@ impl IssueDesk {
                         aud: claims.aud,
                         exp: claims.exp,
                         created_at: grant.created_at,
+                        updated_at: decided.updated_at(grant.created_at, time),
                         accepted: false,
                         index,
                         proof,
@@ -248,8 +254,9 @@ impl IssueDesk {
         handoff: &Handoff,
     ) -> Result<Result<Handed, Denial>, IssueError> {
         event.grant = Some(id.clone());
-        let Some(Grant { row, status, subject: Some(subject), actor: Some(actor), index, .. }) =
-            self.live_grant(id).await?
+        let Some(Grant {
+            row, status, subject: Some(subject), actor: Some(actor), updated_at, index, ..
+        }) = self.live_grant(id).await?
         else {
             return self.refuse(event, Denial::grant_ended()).await;
         };
@@ -277,11 +284,17 @@ impl IssueDesk {
             aud: row.aud,
             exp: row.exp,
             created_at: row.created_at,
+            updated_at,
             accepted: status == GrantStatus::Accepted,
             index,
             proof,
         }))
     }
+}
+
+/// Whether a grant that was given out was given out by a code: its token is signed, if at all, for whoever redeems it.
+pub(super) fn is_by_code(grant: &Grant) -> bool {
+    grant.accepted_at.is_some() || grant.row.kid == HandoffSecrets::unsigned_kid()
 }
 
 /// Where the product takes the code: in the fragment, which no server sees, or by a form that is posted there.

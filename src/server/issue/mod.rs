@@ -44,6 +44,7 @@ use crate::token::signer::SignError;
 use crate::token::{Act, Assurance, Clock, Entropy, Issuer, RequestId, Sub};
 use again::Facts;
 use approval::Standing;
+use handoff::is_by_code;
 use once::Begun;
 
 /// Who asks, as the edge knows him.
@@ -64,6 +65,8 @@ pub struct Minted {
     pub token: ReleasedToken,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+    /// When its grant came to stand as this answer shows it.
+    pub updated_at: DateTime<Utc>,
     /// Whether it came by a code.
     pub accepted: bool,
 }
@@ -201,6 +204,9 @@ impl IssueDesk {
                 Ok(Standing::Waiting(waiting)) => return Ok(Ok(Outcome::Waiting(waiting))),
                 Ok(Standing::Approved(decided)) => {
                     self.sign_and_release(caller, &decided, event, now, key).await?
+                }
+                Ok(Standing::Released) if is_by_code(&grant) => {
+                    return self.refuse(event, Denial::delivered(true)).await;
                 }
                 Ok(Standing::Released) => {
                     Box::pin(self.release_again(caller.client, None, event, &grant.row.id)).await?

@@ -142,8 +142,9 @@ impl IssueDesk {
         };
         match self.log.release_again(token).await? {
             Some(token) => {
+                let (created_at, updated_at) = (grant.row.created_at, grant.updated_at);
                 let accepted = grant.status == GrantStatus::Accepted;
-                Ok(Ok(Minted { token, created_at: grant.row.created_at, accepted }))
+                Ok(Ok(Minted { token, created_at, updated_at, accepted }))
             }
             None => self.refuse(event, Denial::grant_ended()).await,
         }

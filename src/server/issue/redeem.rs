@@ -221,8 +221,8 @@ impl IssueDesk {
             let token = UnreleasedToken::sign(&*signer, typ, claims).map_err(IssueError::Sign)?;
             match self.log.release(token, event.clone(), conditions, effects).await {
                 Ok(Ok(token)) => {
-                    let created_at = redeemable.grant.row.created_at;
-                    return Ok(Ok(Minted { token, created_at, accepted: true }));
+                    let (created_at, updated_at) = (redeemable.grant.row.created_at, token.audit().time);
+                    return Ok(Ok(Minted { token, created_at, updated_at, accepted: true }));
                 }
                 Ok(Err(recorded)) if recorded.rule() == "code_used" => {
                     // somebody was faster: the same as a second use

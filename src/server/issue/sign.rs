@@ -38,6 +38,14 @@ pub(super) struct Prepared {
     pub effects: Vec<Effect>,
 }
 
+impl Decided {
+    /// When the grant last changed, once it is recorded: a new one when it was asked for, one that a colleague approved
+    /// when it was `recorded` that the asker came for it.
+    pub(super) fn updated_at(&self, created_at: DateTime<Utc>, recorded: DateTime<Utc>) -> DateTime<Utc> {
+        if self.request.is_some() { recorded } else { created_at }
+    }
+}
+
 impl IssueDesk {
     /// What shapes a client's tokens: key, type and issuer (contract.md §6).
     pub(super) fn mold(&self, client: &Client) -> Result<Mold, IssueError> {
@@ -83,7 +91,9 @@ impl IssueDesk {
             match self.log.release(token, event.clone(), conditions, effects).await {
                 Ok(Ok(token)) => {
                     self.watch.saw(&token.claims().act, &token.claims().sub);
-                    return Ok(Ok(Minted { token, created_at: grant.created_at, accepted: false }));
+                    let created_at = grant.created_at;
+                    let updated_at = decided.updated_at(created_at, token.audit().time);
+                    return Ok(Ok(Minted { token, created_at, updated_at, accepted: false }));
                 }
                 Ok(Err(recorded)) => return Ok(Err(Denial::condition(recorded.rule()))),
                 Err(LogError::NotYet { after }) => at = self.pass(after, &mut waits).await?,
