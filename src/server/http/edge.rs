@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::error::PayloadError;
+use actix_web::error::{PayloadError, QueryPayloadError};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
@@ -21,6 +21,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::Instrument;
 
 use super::connections::{Connection, PIECE};
+use super::console::Trouble;
 use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
 use super::{Endpoint, Exposure, ROUTES};
@@ -197,10 +198,15 @@ fn finish(
 /// What the framework refused by itself, such as a body over the limit, in the words of the path's own errors.
 fn in_our_words(path: &str, response: &HttpResponse) -> Option<HttpResponse> {
     let media = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    if response.error().is_none() || !media.starts_with("text/plain") {
-        return None;
+    let error = response.error().filter(|_| media.starts_with("text/plain"))?;
+    let query = error.as_error::<QueryPayloadError>().is_some();
+    let page = path == "/console" || path.starts_with("/console/");
+    if page && response.status().is_client_error() {
+        let arrived = "It is too long, or did not arrive whole. Open the page again.";
+        return Some(if query { Trouble::Address } else { Trouble::Form(arrived) }.error_response());
     }
     let (code, detail) = match response.status() {
+        _ if query => (Code::QueryInvalid, "The query string cannot be read."),
         StatusCode::PAYLOAD_TOO_LARGE => (Code::RequestBodyTooLarge, "The body is over 16 KiB."),
         status if status.is_client_error() => (Code::RequestBodyInvalid, "The body did not arrive whole."),
         _ => (Code::InternalError, "The request could not be served. Tell the operator the trace_id."),
@@ -345,8 +351,8 @@ pub fn is_loopback_host(host: &str) -> bool {
             .is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The right-most hop that is not a trusted proxy; a forwarded address is believed from those only. `None`: a
-/// trusted proxy forwards for somebody it does not name, who must not pass for the proxy.
+/// The right-most hop that is not a trusted proxy; a forwarded address is believed from those only. What is no address
+/// ends the walk: nothing in front of it is vouched for, and the nearest hop that is known counts.
 fn client_address(request: &ServiceRequest, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
@@ -357,7 +363,8 @@ fn client_address(request: &ServiceRequest, trusted: &[ipnet::IpNet]) -> Option<
     let lists: Vec<&[u8]> = request.headers().get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect();
     let mut nearest = peer;
     for hop in lists.iter().rev().flat_map(|list| list.rsplit(|byte| *byte == b',')) {
-        nearest = hop_address(hop)?;
+        let Some(address) = hop_address(hop) else { break };
+        nearest = address;
         if !is_trusted(nearest) {
             break;
         }
@@ -441,10 +448,16 @@ mod tests {
         ] {
             assert_eq!(ask("10.0.0.1", &[hop]), address);
         }
-        for nameless in
-            ["garbage", "", "unknown", "203.0.113.9:", "203.0.113.9, ", "1.1.1.1, _hidden, 10.0.0.2"]
-        {
-            assert_eq!(ask("10.0.0.1", &[nameless]), "unknown", "{nameless:?} is not the proxy itself");
+        for (nameless, nearest) in [
+            ("garbage", "10.0.0.1"),
+            ("", "10.0.0.1"),
+            ("203.0.113.9:", "10.0.0.1"),
+            ("203.0.113.9,", "10.0.0.1"),
+            ("8.8.8.8, evil", "10.0.0.1"),
+            ("1.1.1.1, _hidden, 10.0.0.2", "10.0.0.2"),
+            ("evil, 203.0.113.9", "203.0.113.9"),
+        ] {
+            assert_eq!(ask("10.0.0.1", &[nameless]), nearest, "{nameless:?}: the nearest that is known");
         }
         assert_eq!(ask("10.0.0.1", &[]), "10.0.0.1");
     }

@@ -14,6 +14,7 @@ mod visit;
 use actix_web::web::{self, ServiceConfig};
 
 pub use assets::{banner, banner_by_hash};
+pub(super) use page::Trouble;
 
 /// Mounts the pages.
 pub fn configure(config: &mut ServiceConfig) {

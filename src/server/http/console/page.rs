@@ -20,6 +20,8 @@ pub enum Trouble {
     MayNot(&'static str),
     /// There is no such thing.
     NotThere(&'static str),
+    /// The address has parameters that cannot be read.
+    Address,
     /// The form cannot be used.
     Form(&'static str),
     /// The form was sent by another site, or by an older session.
@@ -42,6 +44,7 @@ impl Trouble {
             Self::SignIn { .. } => "Sign in first",
             Self::MayNot(_) => "This page is not for you",
             Self::NotThere(_) => "Not found",
+            Self::Address => "This address cannot be read",
             Self::Form(_) => "This form cannot be used",
             Self::Foreign => "This form is out of date",
             Self::Unavailable(_) => "Not possible at the moment",
@@ -53,6 +56,7 @@ impl Trouble {
         match self {
             Self::SignIn { .. } => "Your session is over. Sign in to go on.",
             Self::MayNot(what) | Self::NotThere(what) | Self::Form(what) | Self::Unavailable(what) => what,
+            Self::Address => "Something in it is malformed, or there twice. Open the page again.",
             Self::Foreign => {
                 "It belongs to another session, or came from another site. Nothing was done. Open the page again and repeat it."
             }
@@ -77,6 +81,7 @@ impl ResponseError for Trouble {
             Self::SignIn { .. } => StatusCode::SEE_OTHER,
             Self::MayNot(_) | Self::Foreign => StatusCode::FORBIDDEN,
             Self::NotThere(_) | Self::Off => StatusCode::NOT_FOUND,
+            Self::Address => StatusCode::BAD_REQUEST,
             Self::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
