@@ -110,6 +110,59 @@ on_both_databases! {
         auditor.api.get("/v1/audit/entries?personal=no").await.fails(400, "query_invalid");
     }
 
+    async fn the_view_of_a_grant_may_leave_people_out(app: TestApp) {
+        let (client, auditor) = (app.minter().await, app.auditor().await);
+        let path = format!("/v1/audit/grants/{}", client.api.mint(&mint_body()).await.ok()["id"].as_str().unwrap());
+        let seen = auditor.api.get(&format!("{path}?personal=false")).await;
+        assert!(!seen.text().contains("user_42") && !seen.text().contains("admin_7"), "{seen:#?}");
+        assert_eq!(entries(&auditor.api, "typ=view&personal=false").await.len(), 0, "nobody was seen");
+        assert_eq!(auditor.api.get(&format!("{path}?personal=true")).await.ok()["grant"]["user_id"], "user_42");
+        auditor.api.get(&format!("{path}?persnal=false")).await.fails(400, "query_invalid");
+    }
+
+    /// Each page that shows people makes an entry; one that makes an entry of nothing would never be the last.
+    async fn whoever_follows_the_log_comes_to_its_end(app: TestApp) {
+        let (client, auditor, other) = (app.minter().await, app.auditor().await, app.auditor().await);
+        for _ in 0..3 {
+            client.api.mint(&mint_body()).await.ok();
+        }
+        let follow = async |reader: &crate::support::contract::Client, mut from: u64| {
+            for _ in 0..20 {
+                let call = reader.call(reqwest::Method::GET, &format!("/v1/audit/entries?from={from}&limit=10"));
+                let page = call.header("accept", "application/x-ndjson").send().await.text();
+                if page.is_empty() {
+                    return from;
+                }
+                from += u64::try_from(page.lines().count()).unwrap();
+            }
+            panic!("the log has no end");
+        };
+        let views = async || entries(&auditor.api, "typ=view&personal=false").await.len();
+        let (one, two) = (follow(&auditor.api, 0).await, follow(&other.api, 0).await);
+        let looked = views().await;
+        assert!(looked >= 2, "people were seen");
+        follow(&auditor.api, one).await;
+        follow(&other.api, two).await;
+        assert_eq!(views().await, looked, "of nobody but programs that read");
+        client.api.mint(&mint_body()).await.ok();
+        follow(&auditor.api, one).await;
+        assert_eq!(views().await, looked + 1);
+    }
+
+    async fn what_accept_weighs_more_is_answered(app: TestApp) {
+        let plain = app.client(NewClient { scopes: &["audit:read"], ..NewClient::minter() }).await;
+        for (accept, media) in [
+            ("application/x-ndjson;q=0", "application/json"),
+            ("application/x-ndjson;q=0.5, application/json", "application/json"),
+            ("application/x-ndjson, application/json", "application/json"),
+            ("application/x-ndjson, application/json;q=0.5", "application/x-ndjson"),
+            ("application/x-ndjson, */*", "application/x-ndjson"),
+        ] {
+            let reply = plain.api.call(reqwest::Method::GET, "/v1/audit/entries").header("accept", accept).send().await;
+            assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, Some(media)), "{accept}");
+        }
+    }
+
     async fn no_entry_holds_a_token_or_a_secret(app: TestApp) {
         let (client, auditor) = (app.minter().await, app.auditor().await);
         let token = client.api.mint(&mint_body()).await.ok()["token"].as_str().unwrap().to_owned();

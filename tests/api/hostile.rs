@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, mint_body};
+use crate::support::contract::CONTRACT;
 use crate::support::{skip, vectors};
 
 on_both_databases! {
@@ -129,6 +130,40 @@ on_both_databases! {
             let expected = if accept.contains("problem") { "application/problem+json" } else { "application/json" };
             assert_eq!(reply.header("content-type"), Some(expected), "{accept}");
         }
+        let unwanted = app.api.call(Method::GET, "/v1/actor_tokens").header("accept", "application/problem+json;q=0").send().await;
+        assert_eq!(unwanted.header("content-type"), Some("application/json"));
+        let both = app.api.call(Method::GET, "/v1/actor_tokens").header("accept", "application/json, application/problem+json").send().await;
+        assert_eq!(both.header("content-type"), Some("application/problem+json"), "it is named");
+    }
+
+    async fn parameters_that_nobody_reads_are_refused(app: TestApp) {
+        let scopes = &["actor_tokens:issue", "actor_tokens:read", "actor_tokens:revoke", "tokens:verify", "audit:read", "audit:read_personal", "admin"];
+        let client = app.client(crate::support::app::NewClient { scopes, ..crate::support::app::NewClient::minter() }).await;
+        let mut operations = 0;
+        for operation in CONTRACT.operations() {
+            if !operation.path.starts_with("/v1/") || operation.path.starts_with("/v1/forward_auth") {
+                continue;
+            }
+            let path = operation.path.replace("{id}", "act_0").replace("{idx}", "0").replace("{level}", "0").replace("{n}", "000");
+            let call = client.api.call(operation.method.clone(), &format!("{path}?nobodys=1"));
+            let refused = call.send().await;
+            refused.fails(400, "query_invalid");
+            assert_eq!(refused.param().as_deref(), Some("nobodys"), "{path}");
+            operations += 1;
+        }
+        assert!(operations >= 20, "{operations}");
+        for path in ["/healthz?v=1", "/readyz?v=1", "/openapi.yaml?v=1", "/.well-known/jwks.json?v=1", "/.well-known/openid-configuration?v=1", "/v1/jwks?"] {
+            assert_eq!(app.api.get(path).await.status, 200, "{path}");
+        }
+        assert_eq!(app.api.call(Method::PUT, "/v1/jwks?v=1").send().await.status, 405);
+    }
+
+    async fn a_broken_address_of_the_console_is_answered_by_a_page(app: TestApp) {
+        for path in ["/console/security?matched=abc", "/console/callback?state=a&state=b", "/console/approvals?done=%ff&done=1"] {
+            let reply = app.api.call(Method::GET, path).send_unchecked().await;
+            assert_eq!((reply.status.as_u16(), reply.header("content-type")), (400, Some("text/html; charset=utf-8")), "{path}: {reply:#?}");
+            assert!(reply.text().contains("This address cannot be read") && reply.header("content-security-policy").is_some(), "{path}");
+        }
     }
 
     async fn paths_and_methods_that_are_not_there_answer_in_our_words(app: TestApp) {
@@ -136,8 +171,10 @@ on_both_databases! {
         for path in ["/", "/v1", "/v1/", "/nope", "/v1/actor_tokens/a/b/c", "/%00", "/%ff", "/..%2f..%2fetc/passwd", "//v1/jwks", "/v1/jwks/"] {
             app.api.get(path).await.fails(404, "resource_not_found");
         }
+        let reply = app.api.call(Method::PUT, "/v1/revocations").send().await;
+        assert_eq!(reply.header("allow"), Some("POST, GET, HEAD, OPTIONS"));
         for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE, "FROBNICATE".parse().unwrap()] {
-            for path in ["/v1/actor_tokens", "/v1/actor_tokens/verify", "/healthz", "/.well-known/jwks.json"] {
+            for path in ["/v1/actor_tokens", "/v1/actor_tokens/verify", "/v1/revocations", "/v1/revocations/stream", "/healthz", "/.well-known/jwks.json"] {
                 app.api.call(method.clone(), path).send().await.fails(405, "method_not_allowed");
             }
         }

@@ -29,6 +29,20 @@ on_both_databases! {
         assert_eq!(read["client_id"], client.id.as_str());
     }
 
+    async fn a_grant_is_read_under_the_pseudonym_it_is_listed_under(app: TestApp) {
+        let client = app.client(anybody()).await;
+        let id = client.api.mint(&mint_body()).await.ok()["id"].as_str().unwrap().to_owned();
+        let listed = client.api.get("/v1/actor_tokens?actors=pseudonymous").await.ok()["actor_tokens"][0].clone();
+        let read = client.api.get(&format!("/v1/actor_tokens/{id}?actors=pseudonymous")).await.ok();
+        assert_eq!(read, listed);
+        assert!(read["actor"]["sub"].as_str().unwrap().starts_with("staff_"), "{read}");
+        let named = client.api.get(&format!("/v1/actor_tokens/{id}?actors=named")).await.ok();
+        assert_eq!(named["actor"]["sub"], "admin_7");
+        for bad in ["actors=nobody", "actor=admin_7", "actors=named&actors=pseudonymous"] {
+            client.api.get(&format!("/v1/actor_tokens/{id}?{bad}")).await.fails(400, "query_invalid");
+        }
+    }
+
     async fn pages_are_newest_first_and_miss_and_repeat_nothing(app: TestApp) {
         let client = app.client(anybody()).await;
         let mut minted = Vec::new();

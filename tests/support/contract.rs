@@ -181,7 +181,9 @@ impl Contract {
             == json!("#/components/schemas/Problem");
         if is_problem {
             faults.extend(self.problem_faults(reply));
-            let asked = accept.is_some_and(|a| a.contains("application/problem+json"));
+            let asked = accept.is_some_and(|a| {
+                a.contains("application/problem+json") && !a.contains("application/problem+json;q=0")
+            });
             if asked != (reply.header("content-type") == Some("application/problem+json")) {
                 faults.push("an error is problem+json exactly when asked for".into());
             }
@@ -217,6 +219,13 @@ impl Contract {
             let mut allow: Vec<&str> = reply.header("allow").unwrap_or("").split(", ").collect();
             allow.sort_unstable();
             let mut expected: Vec<&str> = methods.iter().map(String::as_str).collect();
+            if let Some(get) = self.find(&Method::GET, path).0 {
+                // what the edge answers by itself: GET's head, unless it has no end, and a preflight of what is public
+                let ok = self.resolve(&get.spec["responses"]["200"]);
+                let endless = ok["content"].get("text/event-stream").is_some();
+                expected.extend((!endless).then_some("HEAD"));
+                expected.extend(ok["headers"].get("Access-Control-Allow-Origin").map(|_| "OPTIONS"));
+            }
             expected.sort_unstable();
             if reply.status != StatusCode::METHOD_NOT_ALLOWED || allow != expected {
                 faults.push(format!("{} with Allow {allow:?}, not 405 with {expected:?}", reply.status));

@@ -472,33 +472,41 @@ pub async fn list(app: App, request: HttpRequest) -> Result<HttpResponse, Proble
         actor: query.id("actor")?,
         status,
     };
-    let pseudonymous = query.word("actors", &["named", "pseudonymous"])? == Some("pseudonymous");
+    let pseudonymous = asks_for_pseudonyms(&query)?;
     if pseudonymous && filter.actor.is_some() {
         return Err(bad("actor", "would tell who is behind a pseudonym"));
     }
     let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
     let limit = query.limit(50, 200)?;
     let page = app.log.grants(&filter, cursor, limit, app.clock.now()).await.map_err(log_unreadable)?;
-    let shown = |mut grant: Grant| {
-        if pseudonymous {
-            let customer = grant.subject.as_ref();
-            grant.actor = customer.zip(grant.actor).map(|(of, act)| app.revoker.people().pseudonym(of, &act));
-        }
-        app.revoker.seen(grant)
-    };
-    let grants: Vec<GrantBody> = page.rows.into_iter().map(|grant| shown(grant).into()).collect();
+    let grants: Vec<GrantBody> =
+        page.rows.into_iter().map(|grant| shown(&app, grant, pseudonymous)).collect();
     json_answer(&json!({ "object": "list", "actor_tokens": grants, "next_cursor": page.next }))
+}
+
+fn asks_for_pseudonyms(query: &Query) -> Result<bool, Problem> {
+    Ok(query.word("actors", &["named", "pseudonymous"])? == Some("pseudonymous"))
+}
+
+/// A grant as it stands now, its actor by name or by pseudonym.
+fn shown(app: &App, mut grant: Grant, pseudonymous: bool) -> GrantBody {
+    if pseudonymous {
+        let customer = grant.subject.as_ref();
+        grant.actor = customer.zip(grant.actor).map(|(of, act)| app.revoker.people().pseudonym(of, &act));
+    }
+    app.revoker.seen(grant).into()
 }
 
 /// GET `/v1/actor_tokens/{id}`.
 pub async fn read(app: App, request: HttpRequest, id: Path<String>) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
     caller.require(ClientScope::Read)?;
+    let pseudonymous = asks_for_pseudonyms(&Query::parse(request.query_string(), &["actors"])?)?;
     let unknown = || Problem::not_found("No grant by this id belongs to this client.");
     let id = GrantId::try_from(id.as_str()).map_err(|_| unknown())?;
     let grant = app.log.grant(&id).await.map_err(log_unreadable)?.ok_or_else(unknown)?;
     if grant.row.client != caller.client.id && !caller.is_admin() {
         return Err(unknown());
     }
-    json_answer(&GrantBody::from(app.revoker.seen(grant)))
+    json_answer(&shown(&app, grant, pseudonymous))
 }

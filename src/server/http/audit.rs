@@ -1,11 +1,12 @@
 //! `/v1/audit`: the entries of the issuance log for people and programs, and its signed head.
 
-use actix_web::http::header::{self, ACCEPT, HeaderValue};
+use actix_web::http::header::{self, ACCEPT};
 use actix_web::web::Path;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
 use super::App;
+use super::accept::prefers;
 use super::actor_tokens::{GrantBody, json_answer, log_unavailable, log_unreadable};
 use super::caller::{Caller, authenticate};
 use super::problem::Problem;
@@ -23,39 +24,27 @@ const FILTERS: &[&str] = &[
     "cursor", "personal",
 ];
 
-/// What a look at entries tells of people.
-#[derive(Clone, Copy)]
-struct Look {
-    /// They are named.
-    shown: bool,
-    /// It concerns them.
-    tells: bool,
-}
-
 /// GET `/v1/audit/entries`.
 pub async fn entries(app: App, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
     caller.require(ClientScope::AuditRead)?;
     let query = Query::parse(request.query_string(), FILTERS)?;
     let filter = read_filter(&query)?;
-    let wanted = query.word("personal", &["true", "false"])? != Some("false");
-    let shown = caller.client.may(ClientScope::AuditReadPersonal) && wanted;
-    // a filter on a person tells about him even where nobody is named: that look is recorded too
-    let look = Look { shown, tells: shown || filter.is_personal() };
+    let personal = shows_people(&caller, &query)?;
     if filter.is_personal() {
         // A filter on a person tells what concerns him, even when his id is not shown.
         caller.require(ClientScope::AuditReadPersonal)?;
     }
-    if wants_ndjson(request.headers().get(ACCEPT)) {
-        return ndjson(&app, &caller, &query, &filter, look).await;
+    if prefers(request.headers().get(ACCEPT), "application/x-ndjson", false) {
+        return ndjson(&app, &caller, &query, &filter, personal).await;
     }
     if query.text("from").is_some() {
         return Err(bad("from", "goes with Accept: application/x-ndjson; page with `cursor` here"));
     }
     let cursor = Cursor::read(query.text("cursor"), &filter).map_err(|e| bad("cursor", &e.to_string()))?;
     let limit = query.limit(PAGE.0, PAGE.1)?;
-    let page = app.log.entries(&filter, cursor, limit, look.shown).await.map_err(log_unreadable)?;
-    record_view(&app, &caller, look.tells, page.rows.len()).await?;
+    let page = app.log.entries(&filter, cursor, limit, personal).await.map_err(log_unreadable)?;
+    record_look(&app, &caller, &filter, &page.rows).await?;
     let rows: Vec<Value> = page.rows.iter().map(row).collect();
     json_answer(&json!({ "object": "list", "entries": rows, "next_cursor": page.next }))
 }
@@ -66,21 +55,27 @@ async fn ndjson(
     caller: &Caller,
     query: &Query,
     filter: &EntryFilter,
-    look: Look,
+    personal: bool,
 ) -> Result<HttpResponse, Problem> {
     if query.text("cursor").is_some() {
         return Err(bad("cursor", "belongs to the JSON list; go on with `from` here"));
     }
     let from = query.number("from")?.unwrap_or(0);
     let limit = query.limit(STREAM.0, STREAM.1)?;
-    let rows = app.log.entries_from(filter, from, limit, look.shown).await.map_err(log_unreadable)?;
-    record_view(app, caller, look.tells, rows.len()).await?;
+    let rows = app.log.entries_from(filter, from, limit, personal).await.map_err(log_unreadable)?;
+    record_look(app, caller, filter, &rows).await?;
     let mut text = String::with_capacity(rows.len() * 512);
     for entry in &rows {
         text.push_str(&row(entry).to_string());
         text.push('\n');
     }
     Ok(HttpResponse::Ok().content_type("application/x-ndjson").body(text))
+}
+
+/// Whether people are shown: to a client that may see them, unless it asks not to.
+fn shows_people(caller: &Caller, query: &Query) -> Result<bool, Problem> {
+    let wanted = query.word("personal", &["true", "false"])? != Some("false");
+    Ok(wanted && caller.client.may(ClientScope::AuditReadPersonal))
 }
 
 pub(super) fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
@@ -101,7 +96,7 @@ pub(super) fn read_filter(query: &Query) -> Result<EntryFilter, Problem> {
 pub async fn grant(app: App, request: HttpRequest, id: Path<String>) -> Result<HttpResponse, Problem> {
     let caller = authenticate(&app, &request)?;
     caller.require(ClientScope::AuditRead)?;
-    let personal = caller.client.may(ClientScope::AuditReadPersonal);
+    let personal = shows_people(&caller, &Query::parse(request.query_string(), &["personal"])?)?;
     let unknown = || Problem::not_found("There is no grant by this id.");
     let id = GrantId::try_from(id.as_str()).map_err(|_| unknown())?;
     let now = app.clock.now();
@@ -125,10 +120,23 @@ pub async fn grant(app: App, request: HttpRequest, id: Path<String>) -> Result<H
     json_answer(&json!({ "object": "grant_history", "grant": body, "steps": steps }))
 }
 
-fn wants_ndjson(accept: Option<&HeaderValue>) -> bool {
-    accept
-        .and_then(|a| a.to_str().ok())
-        .is_some_and(|a| a.to_ascii_lowercase().contains("application/x-ndjson"))
+/// A filter on a person tells about him even where nobody is named: that look is recorded too.
+async fn record_look(
+    app: &App,
+    caller: &Caller,
+    filter: &EntryFilter,
+    rows: &[LogEntry],
+) -> Result<(), Problem> {
+    record_view(app, caller, filter.is_personal() || rows.iter().any(tells), rows.len()).await
+}
+
+/// Whether `entry` as it was read tells of somebody. From where a program read the log is all that its `view` tells: were
+/// that a look again, each page that is read would make another one.
+pub(super) fn tells(entry: &LogEntry) -> bool {
+    let Some(personal) = &entry.personal else { return false };
+    let view = entry.body.as_ref().is_some_and(|body| body["typ"] == EventType::View.as_str());
+    let told = |name: &&str| personal.get(name).is_some();
+    ["act", "sub", "reason", "ticket"].iter().any(told) || told(&"addr") && !view
 }
 
 /// Reading personal data is an entry of its own, recorded before the data leaves.

@@ -24,6 +24,7 @@ use super::connections::{Connection, PIECE};
 use super::console::Trouble;
 use super::oauth::OAuthError;
 use super::problem::{Code, Problem};
+use super::query::Query;
 use super::{Endpoint, Exposure, ROUTES};
 use crate::server::service::Service;
 use crate::server::telemetry;
@@ -34,7 +35,7 @@ use crate::token::RequestId;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers without an end.
-const STREAM: &str = "/v1/revocations/stream";
+pub const STREAM: &str = "/v1/revocations/stream";
 
 /// How long a body may take to arrive whole: at most 16 KiB, and a connection that holds it up holds a place.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -81,7 +82,9 @@ pub async fn edge(
 
     limit_the_body(&mut request);
     let busy = request.request().conn_data::<Arc<Connection>>().map(Connection::busy);
-    let refused = host_refused(&service, &request).or_else(|| encoding_refused(&request));
+    let refused = host_refused(&service, &request)
+        .or_else(|| encoding_refused(&request))
+        .or_else(|| query_refused(&request));
     let preflight = method == Method::OPTIONS && public(request.path(), &method);
     let answered = if let Some(refused) = refused {
         request.into_response(refused)
@@ -247,14 +250,17 @@ impl Stream for InTime {
     }
 }
 
-/// Whether pages of other origins may read this path (contract.md §4, CORS): the route with the fewest parameters
-/// answers, and a path that also takes a method which needs a credential gives nothing away to that.
-fn public(path: &str, method: &Method) -> bool {
+/// What answers at `path`, a method each: of the routes that fit, that with the fewest parameters.
+fn endpoints_at(path: &str) -> impl Iterator<Item = &'static Endpoint> + Clone {
     let parameters = |e: &&Endpoint| e.path.matches('{').count();
-    let Some(answers) = ROUTES.iter().filter(|e| matches(e.path, path)).min_by_key(parameters) else {
-        return false;
-    };
-    let mut here = ROUTES.iter().filter(|e| e.path == answers.path);
+    let answers = ROUTES.iter().filter(|e| matches(e.path, path)).min_by_key(parameters).map(|e| e.path);
+    ROUTES.iter().filter(move |e| Some(e.path) == answers)
+}
+
+/// Whether pages of other origins may read this path (contract.md §4, CORS). One that also takes a method which needs a
+/// credential gives nothing away to that.
+fn public(path: &str, method: &Method) -> bool {
+    let mut here = endpoints_at(path);
     let private =
         |e: &&Endpoint| e.exposure != Exposure::Public && e.method.as_ref().is_none_or(|m| m == method);
     here.clone().any(|e| e.exposure == Exposure::Public) && !here.any(|e| private(&e))
@@ -325,6 +331,18 @@ fn encoding_refused(request: &ServiceRequest) -> Option<HttpResponse> {
         let detail = "Send the body as it is, without Content-Encoding.";
         refusal(request.path(), Code::RequestBodyInvalid, detail)
     })
+}
+
+/// A parameter that nobody reads is refused, not dropped: who sends `personal=false` relies on it. Outside of `/v1`
+/// caches and proxies add some of their own.
+fn query_refused(request: &ServiceRequest) -> Option<HttpResponse> {
+    let takes_none = |e: &Endpoint| {
+        e.path.starts_with("/v1/") && !e.reads_query && e.method.as_ref() == Some(request.method())
+    };
+    if request.query_string().is_empty() || !endpoints_at(request.path()).any(takes_none) {
+        return None;
+    }
+    Query::parse(request.query_string(), &[]).err().map(|problem| problem.error_response())
 }
 
 /// A refusal in the words of the path's own errors.

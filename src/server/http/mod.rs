@@ -1,5 +1,6 @@
 //! The HTTP face: JSON and forms in, values to one use case, JSON out; the only room on the server side that knows actix.
 
+pub mod accept;
 pub mod actor_tokens;
 pub mod approve;
 pub mod audit;
@@ -48,6 +49,8 @@ pub struct Endpoint {
     pub path: &'static str,
     /// Who may read it.
     pub exposure: Exposure,
+    /// Whether it reads a query string, strictly and by itself.
+    pub reads_query: bool,
     handler: fn() -> Route,
 }
 
@@ -60,13 +63,23 @@ macro_rules! method {
     };
 }
 
+macro_rules! reads_query {
+    () => {
+        false
+    };
+    (query) => {
+        true
+    };
+}
+
 macro_rules! endpoints {
-    ($($exposure:ident $method:ident $path:literal => $handler:path;)+) => {
+    ($($exposure:ident $method:ident $path:literal $([$query:ident])? => $handler:path;)+) => {
         /// Every endpoint of the service; a test holds this list equal to `openapi.yaml`.
         pub const ROUTES: &[Endpoint] = &[$(Endpoint {
             method: method!($method),
             path: $path,
             exposure: Exposure::$exposure,
+            reads_query: reads_query!($($query)?),
             handler: || match method!($method) {
                 Some(method) => web::method(method).to($handler),
                 None => web::route().to($handler),
@@ -77,11 +90,11 @@ macro_rules! endpoints {
 
 endpoints! {
     Private POST "/v1/actor_tokens" => actor_tokens::mint;
-    Private GET "/v1/actor_tokens" => actor_tokens::list;
+    Private GET "/v1/actor_tokens" [query] => actor_tokens::list;
     Private POST "/v1/actor_tokens/verify" => verify::verify;
     Private POST "/v1/actor_tokens/redeem" => redeem::redeem;
     Private POST "/v1/actor_tokens/stop" => ending::stop;
-    Private GET "/v1/actor_tokens/{id}" => actor_tokens::read;
+    Private GET "/v1/actor_tokens/{id}" [query] => actor_tokens::read;
     Private POST "/v1/actor_tokens/{id}/revoke" => ending::revoke;
     Private POST "/v1/actor_tokens/{id}/approve" => approve::approve;
     Private POST "/v1/revocations" => revocations::revoke;
@@ -89,19 +102,19 @@ endpoints! {
     Public GET "/v1/revocations/stream" => revocations::stream;
     Public GET "/v1/revocations/jwks" => revocations::jwks;
     Private POST "/v1/policy/explain" => policy::explain;
-    Private GET "/v1/audit/entries" => audit::entries;
+    Private GET "/v1/audit/entries" [query] => audit::entries;
     Private GET "/v1/audit/entries/{idx}/proof" => proofs::inclusion;
-    Private GET "/v1/audit/grants/{id}" => audit::grant;
-    Private GET "/v1/audit/consistency" => proofs::consistency;
-    Private GET "/v1/audit/lookup" => proofs::look_up;
+    Private GET "/v1/audit/grants/{id}" [query] => audit::grant;
+    Private GET "/v1/audit/consistency" [query] => proofs::consistency;
+    Private GET "/v1/audit/lookup" [query] => proofs::look_up;
     Private POST "/v1/audit/lookup" => proofs::look_up_token;
     Private GET "/v1/audit/log/tile/entries/{n:.*}" => proofs::entry_bundle;
     Public GET "/v1/audit/log/tile/{level}/{n:.*}" => proofs::hash_tile;
     Public GET "/v1/audit/log/checkpoint" => audit::checkpoint;
     Public GET "/v1/audit/log/witnessed" => audit::witnessed;
     Public GET "/v1/audit/log/vkey" => audit::vkey;
-    Private ANY "/v1/forward_auth" => forward_auth::forward_auth;
-    Private ANY "/v1/forward_auth/{tail:.*}" => forward_auth::forward_auth;
+    Private ANY "/v1/forward_auth" [query] => forward_auth::forward_auth;
+    Private ANY "/v1/forward_auth/{tail:.*}" [query] => forward_auth::forward_auth;
     Private POST "/oauth/token" => oauth::token;
     Private POST "/oauth/introspect" => oauth::introspect;
     Private POST "/oauth/revoke" => oauth::revoke;
@@ -151,11 +164,16 @@ pub fn configure_metrics(config: &mut ServiceConfig) {
 }
 
 fn method_not_allowed(path: &'static str) -> Problem {
-    let methods: Vec<&str> = ROUTES
-        .iter()
-        .filter(|e| e.path == path)
-        .map(|e| e.method.as_ref().map_or("ANY", Method::as_str))
-        .collect();
+    let here = ROUTES.iter().filter(|e| e.path == path);
+    let mut methods: Vec<&str> =
+        here.clone().map(|e| e.method.as_ref().map_or("ANY", Method::as_str)).collect();
+    // the edge answers these: GET's head, and whether a page of another origin may read it
+    if methods.contains(&"GET") && path != edge::STREAM {
+        methods.push("HEAD");
+    }
+    if here.clone().any(|e| e.exposure == Exposure::Public) {
+        methods.push("OPTIONS");
+    }
     let allow = methods.join(", ");
     Problem::new(Code::MethodNotAllowed, format!("This path takes {allow}.")).allow(allow)
 }

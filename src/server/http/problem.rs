@@ -7,6 +7,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
 
+use super::accept::prefers;
 pub use crate::server::outbound::chain;
 use crate::server::policy::StepUp;
 use crate::token::RequestId;
@@ -235,9 +236,8 @@ impl Problem {
 
     /// The whole response, in the media type that `accept` names.
     pub fn render(&self, request: &RequestId, accept: Option<&HeaderValue>) -> HttpResponse {
-        let problem_json = accept
-            .and_then(|a| a.to_str().ok())
-            .is_some_and(|a| a.to_ascii_lowercase().contains("application/problem+json"));
+        // named beside JSON it is asked for all the same (contract.md §5)
+        let problem_json = prefers(accept, "application/problem+json", true);
         let mut response = HttpResponse::build(self.code.status());
         response.content_type(if problem_json { "application/problem+json" } else { "application/json" });
         if let Some(more) = &self.more {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::actor_tokens::{json_answer, log_unreadable};
-use super::audit::{record_view, row};
+use super::audit::{record_view, row, tells};
 use super::caller::authenticate;
 use super::edge::json_body;
 use super::fields::{Fields, missing};
@@ -83,7 +83,7 @@ pub async fn look_up(app: App, request: HttpRequest) -> Result<HttpResponse, Pro
         _ => return Err(bad("jti", "or `signed_sha256` must be given, one of the two")),
     };
     let found = found.map_err(|e| unreadable(e, "jti"))?;
-    record_view(&app, &caller, personal, usize::from(found.is_some())).await?;
+    record_view(&app, &caller, found.as_ref().is_some_and(|found| tells(&found.entry)), 1).await?;
     json_answer(&looked_up(found.as_ref(), None))
 }
 
@@ -107,7 +107,7 @@ pub async fn look_up_token(app: App, request: HttpRequest, body: Bytes) -> Resul
     if found.is_none() && verifies {
         tracing::error!("ALARM: a token that verifies under one of our keys is not in the log");
     }
-    record_view(&app, &caller, personal, usize::from(found.is_some())).await?;
+    record_view(&app, &caller, found.as_ref().is_some_and(|found| tells(&found.entry)), 1).await?;
     json_answer(&looked_up(found.as_ref(), Some(verifies)))
 }
 

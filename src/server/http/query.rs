@@ -34,10 +34,11 @@ impl Query {
         let mut out = BTreeMap::new();
         for (name, value) in pairs {
             if !known.contains(&name.as_str()) {
-                let hint = nearest(&name, known).map_or_else(
-                    || format!(" This path takes: {}.", known.join(", ")),
-                    |n| format!(" Did you mean `{n}`?"),
-                );
+                let hint = match nearest(&name, known) {
+                    Some(near) => format!(" Did you mean `{near}`?"),
+                    None if known.is_empty() => " This path takes none.".to_owned(),
+                    None => format!(" This path takes: {}.", known.join(", ")),
+                };
                 return Err(Problem::new(
                     Code::QueryInvalid,
                     format!("A query parameter is not known here.{hint}"),
