@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::attempt::{Ask, Denial};
+use super::attempt::{Ask, Denial, DenialKind};
 use super::{Caller, IssueDesk, Look, Terms, first_event};
 use crate::server::clients::ClientScope;
 use crate::server::directory::Cached;
@@ -13,7 +13,7 @@ use crate::token::Sub;
 /// What the policy would say.
 #[derive(Debug)]
 pub enum Explained {
-    /// It was not even asked.
+    /// There is no answer: the request or its client is not fit to ask, or somebody cannot be reached.
     Refused(Denial),
     /// This.
     Answer {
@@ -38,7 +38,7 @@ impl IssueDesk {
         let policy = self.policy.current();
         let mut conditions = Vec::new();
         let explained = match self.explain_question(caller, &ask, now, &policy).await {
-            Err(denial) => Explained::Refused(denial),
+            Err(denial) => self.denied_at_once(denial),
             Ok(question) => {
                 event.policy = Some(policy.version().to_owned());
                 let verdict = match policy.decide(&question) {
@@ -71,10 +71,32 @@ impl IssueDesk {
         event.rule = Some(rule);
         event.detail = Some(std::iter::once(("would".to_owned(), would.into())).collect());
         let recorded = self.log.record(Record { conditions, ..Record::of(event) }).await?;
-        let Some(condition) = recorded.failed else { return Ok(explained) };
-        let Denial { rule, message, .. } = Denial::condition(condition.rule());
-        let verdict = Verdict::Denied { rule, message, refusal: Refusal::Denied };
-        Ok(Explained::Answer { verdict, unknown: Vec::new() })
+        Ok(match recorded.failed {
+            None => explained,
+            Some(condition) => self.denied_at_once(Denial::condition(condition.rule())),
+        })
+    }
+
+    /// What is denied before the policy decides, or after. That the request or its client is not fit to ask, that somebody
+    /// cannot be reached: these are no answers.
+    fn denied_at_once(&self, denial: Denial) -> Explained {
+        let refusal = match denial.kind {
+            DenialKind::Audience | DenialKind::Condition => Refusal::Denied,
+            DenialKind::Policy(refusal) => refusal,
+            DenialKind::Scope(_)
+            | DenialKind::Parameter(_)
+            | DenialKind::Unreachable
+            | DenialKind::RateLimited { .. }
+            | DenialKind::InFlight
+            | DenialKind::KeyReused
+            | DenialKind::GrantEnded
+            | DenialKind::NoSuchCode
+            | DenialKind::NoSuchRequest
+            | DenialKind::NotWaiting => return Explained::Refused(denial),
+        };
+        let Denial { rule, message, .. } = denial;
+        let unknown = if self.directory.is_none() { Vec::new() } else { vec!["target"] };
+        Explained::Answer { verdict: Verdict::Denied { rule, message, refusal }, unknown }
     }
 
     async fn explain_question(
