@@ -108,6 +108,8 @@ on_both_databases! {
             let reply = ask(changes).await;
             assert_eq!((reply.status.as_u16(), &reply.json()["error"]), (400, &json!(error)), "{why}: {reply:#?}");
         }
+        let blank = ask(&[("ticket", " ")]).await;
+        assert!(blank.json()["error_description"].as_str().unwrap().contains("ticket is blank"), "{blank:#?}");
         let denied = auditor.api.get("/v1/audit/entries?decision=denied&typ=issue&user_id=user_42").await.ok();
         assert!(!denied["entries"].as_array().unwrap().is_empty(), "a denial by policy is an entry here too");
     }
@@ -125,6 +127,8 @@ on_both_databases! {
             let reply = app.api.call(Method::GET, path).send().await;
             assert_ne!(reply.status, 404, "{name} names a path that is not there");
         }
+        let algs: Vec<&str> = stagedoor::token::Alg::ALL.iter().map(|alg| alg.name()).collect();
+        assert_eq!(metadata["token_endpoint_auth_signing_alg_values_supported"], json!(algs), "as `client create --alg` takes them");
         assert_eq!(metadata["grant_types_supported"], json!([EXCHANGE]), "MD-6: the default would be another");
     }
 }

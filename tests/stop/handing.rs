@@ -51,6 +51,7 @@ on_both! {
         }
         assert_eq!(replica.recorded("redeem", "code_of_another_client").await, 2, "recorded");
         product.at(&replica).post(REDEEM, &json!({ "code": "hc_0" })).await.fails(404, "resource_not_found");
+        product.at(&replica).post(REDEEM, &json!({ "code": "" })).await.fails(422, "form_param_value_invalid");
 
         let redeemed = product.at(&replica).post(REDEEM, &with(&grant)).await.ok();
         assert_eq!((&redeemed["status"], &redeemed["id"]), (&json!("accepted"), &grant["id"]));

@@ -312,13 +312,13 @@ pub(super) fn read_ask(mut fields: Fields, by_code: bool) -> Result<Ask, Problem
     let user_id = fields.id::<Sub>("user_id")?;
     let token = fields.text("actor_token", MAX_ACTOR_TOKEN_BYTES)?;
     let mut reason = fields.prose("reason", MAX_REASON)?;
-    let mut ticket = fields.prose("ticket", MAX_TICKET)?;
+    let mut ticket = read_ticket(&mut fields)?;
     let claimed = match fields.object("actor", "actor.")? {
         None => None,
         Some(mut actor) => {
             // Public SDKs have no field for these elsewhere; what else they send in `actor` is dropped.
             reason = actor.prose("reason", MAX_REASON)?.or(reason);
-            ticket = actor.prose("ticket", MAX_TICKET)?.or(ticket);
+            ticket = read_ticket(&mut actor)?.or(ticket);
             actor.id::<Sub>("sub")?
         }
     };
@@ -354,6 +354,17 @@ pub(super) fn read_ask(mut fields: Fields, by_code: bool) -> Result<Ask, Problem
         approval,
         by_code,
     })
+}
+
+/// An empty one would stand in the log as a ticket.
+fn read_ticket(fields: &mut Fields) -> Result<Option<String>, Problem> {
+    let ticket = fields.prose("ticket", MAX_TICKET)?;
+    match &ticket {
+        Some(text) if text.trim().is_empty() => {
+            Err(invalid(fields.name("ticket"), "must not be empty; leave it out where there is none"))
+        }
+        _ => Ok(ticket),
+    }
 }
 
 /// `audience`: a text or a list of texts; an empty one is an error, not "any".

@@ -42,7 +42,7 @@ impl Fields {
     }
 
     /// The full name of a member, for errors.
-    fn name(&self, name: &str) -> String {
+    pub fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 

@@ -37,6 +37,9 @@ fn read_ask(mut fields: Fields) -> Result<RedeemAsk, Problem> {
     let expected_actor = fields.id::<Sub>("expected_actor")?;
     fields.finish(&["code", "code_verifier", "expected_actor"])?;
     let code = code.ok_or_else(|| missing("code", "Send the handoff code."))?;
+    if code.is_empty() {
+        return Err(invalid("code", "must not be empty"));
+    }
     if code_verifier.as_ref().is_some_and(|verifier| !is_verifier(verifier)) {
         return Err(invalid("code_verifier", "must be 43 to 128 of A-Z a-z 0-9 - . _ ~ (RFC 7636)"));
     }
