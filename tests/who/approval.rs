@@ -224,7 +224,10 @@ on_both! {
             ["grant.requested", &other, told[3][2]],
             ["grant.denied", &other, "refused_by_colleague"],
         ]);
-        assert_eq!((by(0), by(2), by(4)), (json!("agent_1"), json!("agent_1"), json!("agent_2")));
+        assert_eq!([by(0), by(1), by(2), by(3), by(4)], ["agent_1"; 5].map(Value::from), "who asks to act");
+        let decided = |n: usize| events[n]["data"]["approver"]["sub"].clone();
+        assert_eq!([decided(0), decided(1), decided(2)], [Value::Null, json!("agent_1"), Value::Null]);
+        assert_eq!((decided(4), &events[4]["data"]["user_id"]), (json!("agent_2"), &json!("user_43")));
         assert_eq!(events[0]["data"]["user_id"], "user_42");
         replica.stop().await;
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::server::config::{WebhookEvent, WebhookPersonal};
 use crate::server::log::checkpoint::origin;
-use crate::server::log::{CODE_REUSED, LogEntry};
+use crate::server::log::{CODE_REUSED, EventType, Grant, LogEntry};
 
 /// The most grants that one event names.
 pub(super) const MOST_GRANTS: i64 = 1000;
@@ -36,13 +36,27 @@ pub(super) struct Source {
     pub host: String,
 }
 
-/// The event. `ended`: the grants that a revocation ended and that still lived.
+/// What an event tells that its entry does not hold.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// The grants that a revocation ended and that still lived.
+    pub ended: Option<Vec<String>>,
+    /// The grant that a colleague was asked about: who asked stands in the entry of his request.
+    pub asked: Option<Grant>,
+}
+
+/// Whether the entry is a colleague's word, or somebody's who may not be one.
+pub(super) fn is_approval(entry: &LogEntry) -> bool {
+    entry.body.as_ref().is_some_and(|body| body["typ"] == EventType::Approve.as_str())
+}
+
+/// The event.
 pub(super) fn render(
     entry: &LogEntry,
     kind: WebhookEvent,
     source: &Source,
     personal: WebhookPersonal,
-    ended: Option<Vec<String>>,
+    beside: Beside,
 ) -> Value {
     let mut data = Map::new();
     let body = entry.body.as_ref().and_then(Value::as_object);
@@ -62,11 +76,13 @@ pub(super) fn render(
         ("policy", "policy"),
         ("audience", "aud"),
         ("scope", "scope"),
-        ("actor_assurance", "assurance"),
         ("kid", "kid"),
     ] {
         put(name, member(from));
     }
+    let (approval, asked) = (is_approval(entry), beside.asked.as_ref());
+    let assurance = asked.map(|grant| grant.row.assurance.as_str().into());
+    put("actor_assurance", if approval { assurance } else { member("assurance") });
     let number = |name: &str| member(name).and_then(|value| value.as_i64());
     if kind == WebhookEvent::GrantStarted {
         put("issued_at", number("iat").map(|iat| (iat * 1000).into()));
@@ -88,12 +104,18 @@ pub(super) fn render(
         }
     }
     if kind == WebhookEvent::GrantEnded {
-        put("grants", ended.map(Value::from));
+        put("grants", beside.ended.map(Value::from));
     }
     let told = |name: &str| entry.personal.as_ref().and_then(|told| told.get(name)).cloned();
     if personal >= WebhookPersonal::Ids {
         put("user_id", told("sub"));
-        put("actor", told("act"));
+        if approval {
+            // whoever decides does not act: the event is about the one who asked
+            put("actor", asked.and_then(|grant| grant.actor.as_ref()).map(|act| json!(act)));
+            put("approver", told("act"));
+        } else {
+            put("actor", told("act"));
+        }
     }
     if personal == WebhookPersonal::All {
         put("reason", told("reason"));

@@ -21,7 +21,7 @@ use super::log::{Log, LogEntry, LogError};
 use super::outbound::{Call, Outbound, OutboundError};
 use super::store::StoreError;
 use crate::token::{Clock, Entropy, Issuer};
-use event::{MOST_GRANTS, Source};
+use event::{Beside, MOST_GRANTS, Source};
 use sign::Keys;
 
 /// How long a process may deliver without saying so again.
@@ -316,13 +316,8 @@ impl Hook {
         entry: &LogEntry,
         kind: WebhookEvent,
     ) -> Result<Result<(), NotTaken>, RoundError> {
-        let ended = match kind {
-            WebhookEvent::GrantEnded => {
-                Some(self.log.db().grants_ended_by(entry.position(), MOST_GRANTS).await?)
-            }
-            _ => None,
-        };
-        let event = event::render(entry, kind, &self.source, self.config.personal, ended);
+        let beside = self.beside(entry, kind).await?;
+        let event = event::render(entry, kind, &self.source, self.config.personal, beside);
         let (id, body) = (format!("msg_{}_{}", entry.epoch, entry.index), event.to_string().into_bytes());
         let timestamp = self.clock.now().timestamp();
         let signature = self.keys.sign(&id, timestamp, &body);
@@ -344,6 +339,19 @@ impl Hook {
             }),
             Err(error) => Err(NotTaken::Unreachable(error)),
         })
+    }
+
+    /// What the event tells that its entry does not hold.
+    async fn beside(&self, entry: &LogEntry, kind: WebhookEvent) -> Result<Beside, RoundError> {
+        let mut beside = Beside::default();
+        if kind == WebhookEvent::GrantEnded {
+            beside.ended = Some(self.log.db().grants_ended_by(entry.position(), MOST_GRANTS).await?);
+        }
+        let grant = entry.body.as_ref().and_then(|body| body["grant"].as_str()?.parse().ok());
+        if let Some(grant) = grant.filter(|_| event::is_approval(entry)) {
+            beside.asked = self.log.grant(&grant).await?;
+        }
+        Ok(beside)
     }
 
     /// How long to wait after a failure, said aloud.
