@@ -170,6 +170,7 @@ fn the_log_is_followed_as_it_grows_each_entry_once() {
 #[test]
 fn following_people_does_not_feed_on_its_own_entries() {
     let desk = Desk::open();
+    desk.mint("admin_6", "A call");
     let mut tail = desk
         .command(&["token", "log", "tail", "-n", "5", "--people", "--json"])
         .stdout(Stdio::piped())
