@@ -111,7 +111,8 @@ impl RemoteRevocations {
         })
     }
 
-    /// Another bound than [`KNOWLEDGE_BOUND_SECONDS`](crate::token::feed::KNOWLEDGE_BOUND_SECONDS), brought into [`KNOWLEDGE_BOUND_RANGE`].
+    /// Another bound than [`KNOWLEDGE_BOUND_SECONDS`](crate::token::feed::KNOWLEDGE_BOUND_SECONDS), brought into
+    /// [`KNOWLEDGE_BOUND_RANGE`].
     ///
     /// # Panics
     /// After [`Self::knowledge`] was given out.

@@ -65,7 +65,7 @@ pub(super) fn background(service: &Data<Service>, config: &Config) -> Vec<JoinHa
         }),
         tokio::spawn(async move {
             let Some(path) = policy else { return };
-            let mut said = None;
+            let mut said = Said::default();
             loop {
                 tokio::time::sleep(LOOK_AT_POLICY_EVERY).await;
                 reload_policy(&rules, &path, &mut said).await;
@@ -129,26 +129,33 @@ async fn publish(service: &Service, said: &mut String) {
 
 /// Takes over a certificate that was renewed; one that cannot be used leaves the old one in place.
 pub(super) async fn follow_certificate(tls: Arc<Tls>) {
-    let mut said = None;
+    let mut said = Said::default();
     loop {
         tokio::time::sleep(LOOK_AT_CERTIFICATE_EVERY).await;
-        match tls.look() {
-            Ok(renewed) => {
-                said = None;
-                if renewed {
-                    tracing::info!("the TLS certificate was renewed");
-                }
-            }
-            // a file that is gone is not said every second
-            Err(error) if said == Some(error.to_string()) => {}
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the new TLS certificate cannot be used; the old one is served on"
-                );
-                said = Some(error.to_string());
-            }
+        let looked = tls.look();
+        let is_new = said.is_new(looked.as_ref().err());
+        match looked {
+            Ok(true) => tracing::info!("the TLS certificate was renewed"),
+            Err(error) if is_new => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the new TLS certificate cannot be used; the old one is served on"
+            ),
+            Ok(false) | Err(_) => {}
         }
+    }
+}
+
+/// What was complained of last: a file that is gone is not said every second.
+#[derive(Default)]
+struct Said(Option<String>);
+
+impl Said {
+    /// Whether `error` is another one than last time; none ends the complaint.
+    fn is_new<E: std::error::Error>(&mut self, error: Option<&E>) -> bool {
+        let text = error.map(ToString::to_string);
+        let is_new = text.is_some() && text != self.0;
+        self.0 = text;
+        is_new
     }
 }
 
@@ -169,17 +176,12 @@ async fn rotate_keys(service: &Service, max_age: TimeDelta) {
     }
 }
 
-/// Takes over a policy that changed and validates, and records that it did; else the old one stays. `said`: what was
-/// complained of already.
-async fn reload_policy(service: &Service, path: &Path, said: &mut Option<String>) {
+/// Takes over a policy that changed and validates, and records that it did; else the old one stays.
+async fn reload_policy(service: &Service, path: &Path, said: &mut Said) {
     let reloaded = service.desk.policy.reload_from(path);
-    let complaint = reloaded.as_ref().err().map(ToString::to_string);
-    // a file that is gone is not said every second
-    let again = complaint.is_some() && complaint == *said;
-    *said = complaint;
+    let is_new = said.is_new(reloaded.as_ref().err());
     match reloaded {
         Ok(Reload::Unchanged) => {}
-        Err(_) if again => {}
         Ok(Reload::Changed { old, new }) => {
             tracing::info!(%old, %new, "the policy changed");
             let detail = std::iter::once(("replaces".to_owned(), old.into())).collect();
@@ -189,6 +191,7 @@ async fn reload_policy(service: &Service, path: &Path, said: &mut Option<String>
             }
             warn_of_untold_glass(service);
         }
+        Err(_) if !is_new => {}
         Err(error) => {
             tracing::error!(
                 error = &error as &dyn std::error::Error,

@@ -153,8 +153,8 @@ pub async fn mint(app: App, request: HttpRequest, body: Bytes) -> Result<HttpRes
     super::edge::json_body(&request, &body)?;
     let mut fields = Fields::parse(&body)?;
     let read = read_delivery(&mut fields).and_then(|delivery| {
-        let by_code = matches!(delivery, Delivery::Code(_));
-        Ok((delivery, read_ask(fields, by_code)?, once::key(&app, &caller.client, &request, &body)?))
+        let ask = read_ask(fields, &delivery)?;
+        Ok((delivery, ask, once::key(&app, &caller.client, &request, &body)?))
     });
     let (delivery, ask, key) = match read {
         Ok(read) => read,
@@ -308,7 +308,7 @@ pub(super) fn minted_answer(minted: &Minted) -> Result<HttpResponse, Problem> {
 }
 
 /// Turns the members of a mint's body into an [`Ask`].
-pub(super) fn read_ask(mut fields: Fields, by_code: bool) -> Result<Ask, Problem> {
+pub(super) fn read_ask(mut fields: Fields, delivery: &Delivery) -> Result<Ask, Problem> {
     let user_id = fields.id::<Sub>("user_id")?;
     let token = fields.text("actor_token", MAX_ACTOR_TOKEN_BYTES)?;
     let mut reason = fields.prose("reason", MAX_REASON)?;
@@ -352,7 +352,7 @@ pub(super) fn read_ask(mut fields: Fields, by_code: bool) -> Result<Ask, Problem
         audience,
         scope,
         approval,
-        by_code,
+        by_code: matches!(delivery, Delivery::Code(_)),
     })
 }
 

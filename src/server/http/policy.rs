@@ -5,9 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 use super::App;
-use super::actor_tokens::{
-    Delivery, denied, issue_caller, json_answer, log_unavailable, read_ask, read_delivery,
-};
+use super::actor_tokens::{denied, issue_caller, json_answer, log_unavailable, read_ask, read_delivery};
 use super::caller::authenticate;
 use super::fields::Fields;
 use super::problem::Problem;
@@ -18,8 +16,8 @@ pub async fn explain(app: App, request: HttpRequest, body: Bytes) -> Result<Http
     let caller = authenticate(&app, &request)?;
     super::edge::json_body(&request, &body)?;
     let mut fields = Fields::parse(&body)?;
-    let by_code = matches!(read_delivery(&mut fields)?, Delivery::Code(_));
-    let ask = read_ask(fields, by_code)?;
+    let delivery = read_delivery(&mut fields)?;
+    let ask = read_ask(fields, &delivery)?;
     match app.desk.explain(&issue_caller(&caller), ask).await.map_err(log_unavailable)? {
         Explained::Refused(denial) => Err(denied(denial)),
         Explained::Answer { verdict, unknown } => {

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::approval::{approved_before, within};
+use super::handoff::is_by_code;
 use super::{Ask, Caller, Client, Denial, IssueDesk, Look, Parent, Requested, Subject, Target, Terms};
 use crate::server::log::{Effect, Event, EventType, Grant, GrantRow, StoredCode};
 use crate::server::policy::{ActorFacts, Limits};
@@ -230,7 +231,7 @@ impl IssueDesk {
         // his login was as old as a rule allows when it was granted; it counts as that old
         let since = now.timestamp() - facts.at.unwrap_or_else(|| grant.row.created_at.timestamp());
         facts.auth_time = facts.auth_time.map(|at| at + since);
-        let by_code = grant.accepted_at.is_some();
+        let by_code = is_by_code(&grant);
         let limits = self.judge_again(&minter, request, (&grant, &facts), by_code, event, now).await?;
         let (scope, lifetime) = within(&grant, &limits)?;
         if scope != grant.row.scope {
